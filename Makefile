@@ -1,0 +1,126 @@
+# fwd: every target does all the set-up it needs on a fresh Debian or Ubuntu.
+#
+#   make demo    the seed's walk on real traffic: curl in a pod on node1, nginx on node2
+#   make test    the whole suite, then the same suite on an ASan+UBSan build
+#   make asan    only the second half        make lint   only the static checks
+#   make bench   the C core's figures        make clean  what the targets above made
+#
+# demo and test need root (namespaces, TAP devices); the others run as anyone once the OS
+# packages are there. PYTHON=... picks the interpreter of a new .venv.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.DEFAULT_GOAL := help
+
+BIN := .venv/bin
+CSRC := $(shell find csrc -name '*.[ch]' -o -name '*.def' -o -name '*.py')
+# What the build, the demo and the netns tests call. libasan and libubsan come with gcc.
+PACKAGES := python3-venv python3-dev gcc libc6-dev iproute2 iputils-ping curl nginx-light iperf3
+
+export PIP_RETRIES := 10
+export PIP_DEFAULT_TIMEOUT := 60
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export DEBIAN_FRONTEND := noninteractive
+
+.PHONY: help demo test asan lint bench clean packages setup root
+
+help:
+	@sed -n '/^#/!q; s/^# \?//p' Makefile
+
+# make demo, then look around:  make demo ARGS=--keep
+demo: root setup
+	@$(BIN)/fwd demo $(ARGS)
+
+test: root setup
+	@$(BIN)/python csrc/gen.py --check
+	@$(BIN)/python -m pytest $(ARGS)
+	@$(MAKE) --no-print-directory asan
+
+# The suite again on a sanitised build of the same unity.c. The house rules and the namespaces
+# prove nothing more under it; what they run is this library.
+asan: setup .build/asan/stamp
+	@so=$$(echo .build/asan/_fwd*.so); \
+	FWD_TEST_EXTENSION="$$PWD/$$so" PYTHONMALLOC=malloc \
+	ASAN_OPTIONS=detect_leaks=0:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	$(BIN)/python -m pytest -m 'not netns' --ignore=tests/test_house.py -p no:cacheprovider $(ARGS)
+
+lint: setup
+	@$(BIN)/python -m pytest tests/test_house.py -q
+
+bench: setup
+	@$(BIN)/python benchmarks/core.py $(ARGS)
+
+clean:
+	rm -rf .build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+	    .import_linter_cache fwd/datapath/_fwd*.so
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+# ---- set-up ----
+
+root:
+	@if [ "$$(id -u)" != 0 ]; then \
+	    echo "this target makes network namespaces and TAP devices, run: sudo make $(MAKECMDGOALS)"; \
+	    exit 2; \
+	fi
+
+setup: packages .build/extension
+
+# Missing packages only, so that a host without network access still works once they are there.
+# Nothing may start a service: policy-rc.d says so while apt runs, and a web server that this
+# installed is not left enabled.
+packages:
+	@missing=; \
+	for name in $(PACKAGES); do \
+	    [ "$$(dpkg-query -W -f '$${db:Status-Status}' "$$name" 2>/dev/null || true)" = installed ] \
+	        || missing="$$missing $$name"; \
+	done; \
+	[ -z "$$missing" ] && exit 0; \
+	if ! command -v apt-get >/dev/null; then \
+	    echo "needs the equivalent of these Debian packages:$$missing" >&2; exit 2; \
+	fi; \
+	if [ "$$(id -u)" != 0 ]; then echo "run: sudo apt-get install$$missing"; exit 2; fi; \
+	echo "installing:$$missing"; \
+	policy=/usr/sbin/policy-rc.d; \
+	if [ ! -e $$policy ]; then \
+	    trap 'rm -f '$$policy EXIT; printf '#!/bin/sh\nexit 101\n' >$$policy; chmod 755 $$policy; \
+	fi; \
+	apt-get -o Acquire::Retries=5 -qq update; \
+	apt-get -o Acquire::Retries=5 -o Dpkg::Options::=--force-confold -qq -y \
+	    --no-install-recommends install $$missing </dev/null; \
+	if [[ "$$missing" == *nginx* ]] && command -v systemctl >/dev/null; then \
+	    systemctl disable nginx >/dev/null 2>&1 || true; \
+	fi
+
+# An interpreter that can make a venv and compile against its own headers.
+.venv/bin/python: | packages
+	@for python in $(PYTHON) python3 /usr/bin/python3; do \
+	    "$$python" -c 'import ensurepip, os, sys, sysconfig, venv; \
+	        sys.exit(sys.version_info < (3, 11) or not os.path.exists( \
+	            os.path.join(sysconfig.get_path("include"), "Python.h")))' 2>/dev/null || continue; \
+	    echo "making .venv with $$python"; \
+	    "$$python" -m venv .venv; exit 0; \
+	done; \
+	echo "no Python >= 3.11 with venv and headers: install python3-venv and python3-dev" >&2; exit 2
+
+.venv/installed: pyproject.toml | .venv/bin/python
+	@echo "installing Python packages into .venv"; \
+	for try in 1 2 3; do \
+	    $(BIN)/python -m pip install -qq -e '.[dev]' && break; \
+	    [ $$try != 3 ] || exit 1; sleep 5; \
+	done; \
+	touch $@
+
+# pip builds the extension too; here it is rebuilt when csrc changed after that.
+.build/extension: $(CSRC) .venv/installed
+	@mkdir -p .build; fresh=; \
+	for so in fwd/datapath/_fwd*.so; do \
+	    [ -e "$$so" ] && [ -z "$$(find $(CSRC) -newer "$$so")" ] && fresh=1 || rm -f "$$so"; \
+	done; \
+	[ -n "$$fresh" ] || $(BIN)/python csrc/build_ext.py >/dev/null; \
+	touch $@
+
+.build/asan/stamp: $(CSRC) .venv/installed
+	@mkdir -p .build/asan; $(BIN)/python csrc/build_ext.py --asan >/dev/null; touch $@

@@ -1,0 +1,114 @@
+/* north_south.c - the host side: cilium_host and netdev, and handing packets to the stack.
+ *
+ * Called by dp.c for frames of these ports, by egress.c and ingress.c for the stack. NodePort and
+ * masquerading will stand here. Source: datapath reference 1.4/12, 1.10.
+ */
+#include "path/path.h"
+
+enum { VLAN_HLEN = 4, VLAN_ID_MASK = 0x0fff };
+
+void path_to_stack(struct path *p, const uint8_t *smac, const uint8_t *dmac)
+{
+    enum fwd_drop drop = FWD_DROP_NONE;
+    path_step(p, (struct fwd_step){.stage = FWD_STAGE_TO_STACK, .a = p->parsed.ttl,
+                                   .addr = p->parsed.daddr});
+    if (p->parsed.family && (smac || dmac))
+        drop = stage_l3(p, smac, dmac);
+    if (drop) {
+        path_drop(p, drop);
+        return;
+    }
+    path_trace(p, FWD_OBS_TO_STACK);
+    path_send(p, FWD_TO_STACK, FWD_PORT_HOST);
+}
+
+/* from_host_ip: the host stack sends toward pods through cilium_host. */
+static enum fwd_drop from_host_ip(struct path *p)
+{
+    enum fwd_drop drop = stage_parse(p);
+    if (drop)
+        return drop;
+    const struct fwd_lxc_row *local = lxc_lookup(p->dp->lxc, &p->parsed.daddr);
+    path_step(p, (struct fwd_step){.stage = FWD_STAGE_LOCAL, .flag = local != NULL,
+                                   .a = local ? local->lxc_id : 0, .b = local ? local->flags : 0,
+                                   .addr = p->parsed.daddr});
+    if (local && !(local->flags & FWD_LXC_HOST)) {
+        metrics_add(p->dp->metrics, FWD_METRIC_FORWARDED, FWD_DIR_EGRESS, p->pkt->len);
+        path_deliver_local(p, local->lxc_id);
+        return FWD_DROP_NONE;
+    }
+    stage_ipcache_dst(p);
+    if (!local && path_tunnelled(p))
+        return path_encap(p, p->dst);
+    bool skip = p->dst && (p->dst->flags & FWD_IPCACHE_SKIP_TUNNEL);
+    /* What the host routed to us and we would hand straight back would loop (1.10). */
+    if (!local && !skip && p->dst_identity == FWD_ID_WORLD)
+        return FWD_DROP_STALE_OR_UNROUTABLE_IP;
+    path_trace(p, FWD_OBS_TO_STACK);
+    path_send(p, FWD_TO_STACK, FWD_PORT_HOST);
+    return FWD_DROP_NONE;
+}
+
+void hook_from_host(struct path *p)
+{
+    p->dir = FWD_DIR_EGRESS;
+    p->src_identity = p->out->src_identity = FWD_ID_HOST;
+    path_trace(p, FWD_OBS_FROM_HOST);
+    enum fwd_drop drop = p->eth_drop;
+    if (!drop)
+        drop = from_host_ip(p);
+    if (drop)
+        path_drop(p, drop);
+}
+
+/* stage_vlan: a tagged frame passes when its id is allowed and is dropped otherwise; untagged and
+ * priority-tagged frames (id 0) are not its business. */
+static enum fwd_drop stage_vlan(struct path *p, enum fwd_stage stage, bool *tagged)
+{
+    uint16_t id = 0;
+    bool vlan = p->parsed.ethertype == ETHERTYPE_VLAN || p->parsed.ethertype == ETHERTYPE_QINQ;
+    if (!p->eth_drop && vlan && p->pkt->len >= ETH_HLEN + VLAN_HLEN)
+        id = get_be16(pkt_data(p->pkt) + ETH_HLEN) & VLAN_ID_MASK;
+    bool allowed = p->settings->vlan_allowed[id >> 3] >> (id & 7) & 1;
+    enum fwd_drop drop = id && !allowed ? FWD_DROP_VLAN_FILTERED : FWD_DROP_NONE;
+    path_step(p, (struct fwd_step){.stage = (uint8_t)stage, .drop = (uint8_t)drop,
+                                   .a = p->pkt->len, .b = id});
+    *tagged = id != 0;
+    return drop;
+}
+
+/* Row 9: eth0 ingress. An allowed VLAN frame is seen again on its VLAN device, so no more here. */
+void hook_from_netdev(struct path *p)
+{
+    bool tagged;
+    p->dir = FWD_DIR_INGRESS;
+    enum fwd_drop drop = stage_vlan(p, FWD_STAGE_FROM_NETDEV, &tagged);
+    if (drop) {
+        path_drop(p, drop);
+        return;
+    }
+    if (!tagged) {
+        const struct ipcache_entry *src =
+            p->parsed.family ? ipcache_lookup(p->dp->ipcache, &p->parsed.saddr) : NULL;
+        bool usable = src && src->identity != FWD_ID_UNKNOWN && src->identity != FWD_ID_HOST;
+        p->src_identity = usable ? src->identity : FWD_ID_WORLD; /* never HOST from outside */
+        p->out->src_identity = p->src_identity;
+        path_trace(p, FWD_OBS_FROM_NETWORK);
+    }
+    path_send(p, FWD_TO_STACK, FWD_PORT_HOST);
+}
+
+/* Row 8: eth0 egress of a native frame. */
+void hook_to_netdev(struct path *p)
+{
+    bool tagged;
+    p->dir = FWD_DIR_EGRESS;
+    enum fwd_drop drop = stage_vlan(p, FWD_STAGE_TO_NETDEV, &tagged);
+    if (drop) {
+        path_drop(p, drop);
+        return;
+    }
+    if (!tagged)
+        path_trace(p, FWD_OBS_TO_NETWORK);
+    path_send(p, FWD_TX_UNDERLAY, FWD_PORT_NETDEV);
+}

@@ -1,0 +1,26 @@
+/* step.h - what a, b, c, d, len, flag and addr of struct fwd_step hold, stage by stage.
+ * fwd/observe/walk.py renders these; docs/datapath.md explains them.
+ *
+ *   stage              flag        a             b                c             d         len   addr
+ *   PARSE              -           ethertype     frame length     -             -         proto daddr
+ *   SOURCE_IP          1 = known   lxc_id        identity         -             -         -     saddr
+ *   CT_*               1 = hit     ct status     sport<<16|dport  tuple flags   monitor   proto (addr: saddr of key)
+ *   IPCACHE_DST        1 = hit     identity      tunnel ep (v4)   entry flags   -         plen  prefix
+ *   POLICY_*           1 = entry   rule_id       match type       identity      lxc_id    proto -
+ *   CT_CREATE_*        1 = written ct status     -                tuple flags   -         proto -
+ *   LOCAL              1 = hit     lxc_id        lxc flags        ifindex       -         -     daddr
+ *   ENCAP              1 = tunnel  VNI           remote (v4)      -             -         -     remote
+ *   TO_STACK           -           old TTL       -                -             -         -     daddr
+ *   TO_OVERLAY         -           VNI           -                -             -         -     -
+ *   TO_NETDEV, FROM_NETDEV         frame length  VLAN id          -             -         -     -
+ *   DECAP              1 = VXLAN   VNI           datagram length  -             -         -     outer source
+ *   PEER               1 = known   VNI           identity         ipcache id    tunnel ep -     outer source
+ *   ENDPOINT           1 = local   lxc_id        lxc flags        ifindex       identity  -     daddr
+ *   L3                 -           old TTL       lxc_id           -             -         -     -
+ *   DELIVER            -           lxc_id        ifindex          identity      -         -     -
+ *
+ * v4 addresses in a..d are be32 as they lie; ports in b are host order; proto is the IP protocol.
+ */
+#ifndef FWD_PATH_STEP_H
+#define FWD_PATH_STEP_H
+#endif

@@ -1,0 +1,77 @@
+/* ct_map.h - how conntrack entries are stored; ct.c alone uses it, and says what they mean.
+ *
+ * A map is this header, then index lines of one cache line, then `cap` entries. Only indices
+ * inside (D7).
+ */
+#ifndef FWD_TABLES_CT_MAP_H
+#define FWD_TABLES_CT_MAP_H
+
+#include "tables/ct.h"
+
+#define CT_NIL UINT32_MAX /* no entry */
+
+/* Hot part first: the key, then what every packet reads and writes. */
+struct ct_entry {
+    struct ct_tuple key;
+    uint16_t check;             /* over the key; 0 = no entry here */
+    union {
+        uint32_t expires_s;
+        uint32_t next_free;     /* while there is no entry here */
+    };
+    uint16_t flags;             /* FWD_CT_* */
+    uint8_t rx_flags_seen, tx_flags_seen;
+    uint32_t last_rx_report_s, last_tx_report_s;
+    uint32_t src_identity;
+    uint16_t rev_nat_id, ifindex;
+    uint64_t tx_packets, tx_bytes, rx_packets;
+    union {
+        uint64_t rx_bytes;
+        uint64_t backend_id;    /* SERVICE entries, which count nothing under rx */
+    };
+};
+
+struct ct_map {
+    uint32_t cap;
+    uint32_t n_lines;           /* a power of two */
+    uint32_t count;
+    uint32_t top;               /* entries from here on were never used, their pages not touched */
+    uint32_t free;              /* head of the list of entries used and given back */
+    uint32_t hand;              /* where the next reclaiming scan starts */
+    uint64_t seed;
+    uint64_t evictions, failures;
+    uint64_t pad[2];
+};
+
+struct ct_line {
+    uint32_t overflow;          /* entries that live further on because this line was full */
+    uint16_t tag[10];           /* 0 = empty slot */
+    uint32_t index[10];
+};
+
+static_assert(sizeof(struct ct_tuple) == 38, "keys are compared as bytes, without padding");
+static_assert(sizeof(struct ct_line) == TABLE_ALIGN, "a line is a cache line");
+static_assert(sizeof(struct ct_entry) == 96, "what a flow costs, beside its share of the index");
+static_assert(sizeof(struct ct_map) == TABLE_ALIGN, "lines start aligned");
+
+static inline struct ct_line *ct_map_lines(const struct ct_map *map)
+{
+    return (struct ct_line *)((uintptr_t)map + sizeof(*map));
+}
+
+static inline struct ct_entry *ct_map_entry(const struct ct_map *map, uint32_t index)
+{
+    return (struct ct_entry *)(ct_map_lines(map) + map->n_lines) + index;
+}
+
+/* ct_map_line: the line an entry of @hash tries after @n others; NULL = no more. */
+struct ct_line *ct_map_line(const struct ct_map *map, uint64_t hash, uint32_t n);
+
+/* ct_map_find: index of the entry of @key, CT_NIL = none. Expired ones are found too. */
+uint32_t ct_map_find(const struct ct_map *map, const struct ct_tuple *key, uint64_t hash);
+
+/* ct_map_store: @content under @key, over what may be there. Its own key and check are ignored.
+ * Return: false = no room, counted. */
+bool ct_map_store(struct ct_map *map, const struct ct_tuple *key, uint64_t hash,
+                  const struct ct_entry *content, uint32_t now_s);
+
+#endif

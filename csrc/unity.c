@@ -1,0 +1,27 @@
+/* unity.c - the release translation unit (D1): every .c of the library in reading order.
+ *
+ * Lint, sanitizers and fuzzers compile each file alone; releases compile this one, so that the
+ * compiler sees the whole packet path at once and static functions inline across rooms.
+ */
+#include "base/checksum.c"
+#include "base/parse.c"
+
+#include "tables/ct_map.c"
+#include "tables/ct.c"
+#include "tables/ipcache.c"
+#include "tables/endpoint.c"
+#include "tables/policy.c"
+#include "tables/peer.c"
+#include "tables/frag.c"
+#include "tables/events.c"
+#include "tables/arena.c"
+
+#include "path/stage.c"
+#include "path/egress.c"
+#include "path/ingress.c"
+#include "path/north_south.c"
+#include "path/dp.c"
+
+#include "io/pump.c"
+#include "io/tap.c"
+#include "io/udp.c"

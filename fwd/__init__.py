@@ -1,0 +1,1 @@
+"""fwd: the path Cilium walks in the kernel, done by one userspace daemon a host."""

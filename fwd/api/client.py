@@ -1,0 +1,169 @@
+"""The API's client: http.client over the unix socket, stdlib only, so that commands start fast."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+__all__ = ["ApiError", "Client", "NotFound", "Unreachable"]
+
+_TIMEOUT_S = 30.0
+_PAGE_ROWS = 1024
+
+
+class ApiError(Exception):
+    """The daemon refused, or broke off; the text is its own."""
+
+
+class NotFound(ApiError):  # noqa: N818 - an answer, not a failure
+    """There is no such object."""
+
+
+class Unreachable(ApiError):  # noqa: N818
+    """Nobody answers on the socket."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(
+            f"cannot reach the daemon at {path}: {reason}; is it running? "
+            "try: systemctl status fwd, or fwd run --config FILE"
+        )
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout_s: float | None) -> None:
+        super().__init__("fwd")
+        self._path = path
+        self._timeout_s = timeout_s
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(_TIMEOUT_S)
+        self.sock.connect(self._path)
+        self.sock.settimeout(self._timeout_s)
+
+
+class Client:
+    """One daemon. Requests share a connection; a stream has its own.
+
+    Args:
+        socket_path: of the daemon's API socket.
+    """
+
+    def __init__(self, socket_path: str | Path) -> None:
+        self._path = str(socket_path)
+        self._connection: _UnixConnection | None = None
+
+    def get(self, path: str, **query: object) -> Any:  # noqa: ANN401 - JSON
+        """Fetch one JSON document.
+
+        Args:
+            path: of the resource, unquoted: ``/v1/endpoint/default/curl``.
+            query: parameters; None leaves one out, a list repeats it.
+
+        Raises:
+            Unreachable: nobody answers on the socket.
+            NotFound: the daemon knows no such object.
+            ApiError: the daemon refused or failed; the text is its answer.
+        """
+        return self._request("GET", path, query)
+
+    def post(self, path: str, **query: object) -> Any:  # noqa: ANN401 - JSON
+        """Order something; raises as ``get``."""
+        return self._request("POST", path, query)
+
+    def rows(self, path: str, **query: object) -> Iterator[dict[str, Any]]:
+        """Walk a table page by page, holding one page at a time; raises as ``get``."""
+        cursor: object = 0
+        while True:
+            page = self.get(path, **({"limit": _PAGE_ROWS} | query | {"cursor": cursor}))
+            yield from page["rows"]
+            cursor = page.get("next") or 0
+            if not cursor:
+                return
+
+    def text(self, path: str) -> str:
+        """Fetch a plain text resource; raises as ``get``."""
+        return self._exchange("GET", path, {}).decode()
+
+    def stream(self, path: str, **query: object) -> Iterator[dict[str, Any]]:
+        """Follow an ndjson stream until the caller stops or the daemon ends; raises as ``get``."""
+        connection = _UnixConnection(self._path, None)
+        try:
+            response = self._send(connection, "GET", _target(path, query))
+            if response.status != http.client.OK:
+                raise _refusal(response.status, response.read())
+            while line := response.readline():
+                if line.strip():
+                    yield json.loads(line)
+        except (http.client.HTTPException, ConnectionError) as error:
+            raise ApiError(f"the daemon at {self._path} broke off the stream: {error}") from error
+        finally:
+            connection.close()
+
+    def close(self) -> None:
+        """Let go of the connection; the next request opens one."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _request(self, method: str, path: str, query: dict[str, object]) -> Any:  # noqa: ANN401
+        body = self._exchange(method, path, query)
+        try:
+            return json.loads(body)
+        except ValueError as error:
+            raise ApiError(f"the daemon answered {method} {path} with no JSON") from error
+
+    def _exchange(self, method: str, path: str, query: dict[str, object]) -> bytes:
+        target = _target(path, query)
+        try:
+            status, body = self._try(method, target)
+        except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
+            self.close()
+            raise ApiError(f"{method} {target} failed, the daemon broke off: {error}") from error
+        if status != http.client.OK:
+            raise _refusal(status, body)
+        return body
+
+    def _try(self, method: str, target: str) -> tuple[int, bytes]:
+        """Send on the kept connection, or on a fresh one when the daemon has closed that."""
+        if self._connection is not None:
+            try:
+                return self._answer(self._send(self._connection, method, target))
+            except (http.client.RemoteDisconnected, ConnectionError):
+                self.close()
+        self._connection = _UnixConnection(self._path, _TIMEOUT_S)
+        return self._answer(self._send(self._connection, method, target))
+
+    @staticmethod
+    def _answer(response: http.client.HTTPResponse) -> tuple[int, bytes]:
+        return response.status, response.read()
+
+    def _send(
+        self, connection: _UnixConnection, method: str, target: str
+    ) -> http.client.HTTPResponse:
+        if connection.sock is None:
+            try:
+                connection.connect()
+            except OSError as error:
+                connection.close()
+                raise Unreachable(self._path, error.strerror or str(error)) from error
+        connection.request(method, target)
+        return connection.getresponse()
+
+
+def _target(path: str, query: dict[str, object]) -> str:
+    parameters = urlencode({k: v for k, v in query.items() if v is not None}, doseq=True)
+    return quote(path) + (f"?{parameters}" if parameters else "")
+
+
+def _refusal(status: int, body: bytes) -> ApiError:
+    try:
+        text = str(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        text = f"the daemon answered with HTTP status {status}"
+    return NotFound(text) if status == http.client.NOT_FOUND else ApiError(text)

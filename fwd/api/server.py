@@ -1,0 +1,313 @@
+"""The daemon's API: JSON over HTTP on a unix socket, metrics for scrapers over TCP.
+
+Reads belong to everybody who may open the socket (root and its group); the one order is reload.
+Errors are ``{"error": text}``. Long tables come page by page (``cursor``, ``limit``), the monitor
+as ndjson until one side goes away.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from fwd.api import views
+from fwd.api.views import Agent
+from fwd.config.load import ConfigError
+from fwd.datapath.errors import DatapathError
+from fwd.model.rows import IpcacheRow
+from fwd.observe import dump
+from fwd.observe.log import get_logger
+from fwd.observe.metrics import metric_json, metrics_text
+from fwd.observe.monitor import Subscription
+
+__all__ = ["SocketTakenError", "make_app", "make_metrics_app", "serving"]
+
+_LIMIT_DEFAULT, _LIMIT_MAX = 1024, 4096  # rows a request
+_HEARTBEAT_S = 5.0  # an empty line on a silent stream: finds out that the client has gone
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_SHUTDOWN_S = 2.0
+
+_AGENT: web.AppKey[Agent] = web.AppKey("agent", Agent)
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class SocketTakenError(OSError):
+    """Another daemon answers on the socket."""
+
+
+def make_app(agent: Agent) -> web.Application:
+    """Build the API of one daemon; it listens nowhere yet."""
+    app = web.Application(middlewares=[_errors_as_json])
+    app[_AGENT] = agent
+    app.add_routes(
+        [
+            web.get("/v1/status", _status),
+            web.get("/v1/endpoint", _endpoints),
+            web.get("/v1/endpoint/{endpoint:.+}", _endpoint),
+            web.get("/v1/ipcache", _ipcache),
+            web.get("/v1/ct", _ct),
+            web.get("/v1/policy/{endpoint:.+}", _policy),
+            web.get("/v1/node", _nodes),
+            web.get("/v1/metrics", _metrics),
+            web.get("/v1/map", _maps),
+            web.get("/v1/map/{name}", _map),
+            web.get("/v1/monitor", _monitor),
+            web.post("/v1/reload", _reload),
+            web.get("/metrics", _prometheus),
+        ]
+    )
+    app.on_shutdown.append(_end_streams)
+    return app
+
+
+def make_metrics_app(agent: Agent) -> web.Application:
+    """Build the app for scrapers: /metrics and nothing else."""
+    app = web.Application()
+    app[_AGENT] = agent
+    app.add_routes([web.get("/metrics", _prometheus)])
+    return app
+
+
+# ---- listening ----
+
+
+@asynccontextmanager
+async def serving(agent: Agent) -> AsyncIterator[None]:
+    """Listen on the node file's API socket, and for scrapers where it has a metrics section.
+
+    Raises:
+        SocketTakenError: another daemon answers there; nothing is touched.
+        OSError: the socket or the TCP address cannot be had; the text names it.
+    """
+    path = Path(agent.node.api.socket)
+    runners: list[web.AppRunner] = []
+    _claim(path)
+    try:
+        await _start(runners, make_app(agent), lambda runner: web.UnixSite(runner, path))
+        _open_to_group(path)
+        if agent.node.metrics is not None:
+            host, _, port = agent.node.metrics.listen.rpartition(":")
+            await _start(
+                runners,
+                make_metrics_app(agent),
+                lambda runner: web.TCPSite(runner, host.strip("[]"), int(port)),
+            )
+        yield
+    finally:
+        for runner in reversed(runners):
+            await runner.cleanup()
+        _remove(path)
+
+
+async def _start(
+    runners: list[web.AppRunner],
+    app: web.Application,
+    site: Callable[[web.AppRunner], web.BaseSite],
+) -> None:
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S)
+    runners.append(runner)
+    await runner.setup()
+    await site(runner).start()
+
+
+def _claim(path: Path) -> None:
+    """Take the socket's path over from a daemon that is gone, never from one that answers."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.is_socket():
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        if probe.connect_ex(str(path)) == 0:
+            raise SocketTakenError(
+                f"another daemon answers on {path}: stop it, or set api.socket in the node file"
+            )
+    path.unlink()
+
+
+def _open_to_group(path: Path) -> None:
+    path.chmod(0o660)
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+# ---- plumbing ----
+
+
+@web.middleware
+async def _errors_as_json(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        if error.status == web.HTTPNotFound.status_code and error.text == "404: Not Found":
+            return _refuse(404, f"no such resource: {request.path}")
+        return _refuse(error.status, error.text or error.reason)
+    except (ConnectionResetError, ConnectionAbortedError):
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, the client gets JSON
+        get_logger().exception("api request failed", method=request.method, path=request.path)
+        return _refuse(500, f"{request.method} {request.path} failed: {error!r}, see the log")
+
+
+def _refuse(status: int, text: str) -> web.Response:
+    return web.json_response({"error": text}, status=status)
+
+
+def _number(request: web.Request, name: str, default: int, most: int) -> int:
+    text = request.query.get(name)
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or int(text) > most:
+        raise web.HTTPBadRequest(text=f"{name}={text!r} is not a number from 0 to {most}")
+    return int(text)
+
+
+def _paging(request: web.Request) -> tuple[int, int]:
+    """(cursor, limit) of a request."""
+    limit = _number(request, "limit", _LIMIT_DEFAULT, _LIMIT_MAX)
+    return _number(request, "cursor", 0, (1 << 64) - 1), max(1, limit)
+
+
+def _endpoint_id(request: web.Request) -> int:
+    text = request.match_info["endpoint"]
+    lxc_id = views.endpoint_id(request.app[_AGENT], text)
+    if lxc_id is None:
+        raise web.HTTPNotFound(text=f"no endpoint {text!r}; see: fwd endpoint list")
+    return lxc_id
+
+
+# ---- reads ----
+
+
+async def _status(request: web.Request) -> web.Response:
+    return web.json_response(views.status(request.app[_AGENT]))
+
+
+async def _endpoints(request: web.Request) -> web.Response:
+    return web.json_response({"rows": await views.endpoint_rows(request.app[_AGENT]), "next": 0})
+
+
+async def _endpoint(request: web.Request) -> web.Response:
+    lxc_id = _endpoint_id(request)
+    for record in await views.endpoint_rows(request.app[_AGENT]):
+        if record["id"] == lxc_id:
+            return web.json_response(record)
+    raise web.HTTPNotFound(text=f"endpoint {lxc_id} is configured but not in the datapath yet")
+
+
+async def _ipcache(request: web.Request) -> web.Response:
+    dp = request.app[_AGENT].dp
+    if "ip" in request.query:
+        return web.json_response(dump.ipcache_record(_ipcache_lookup(request)))
+    cursor, limit = _paging(request)
+    page = await views.render_page(dp.ipcache_page, dump.ipcache_record, cursor, limit)
+    return web.json_response(page)
+
+
+def _ipcache_lookup(request: web.Request) -> IpcacheRow:
+    text = request.query["ip"]
+    try:
+        address = ip_address(text)
+    except ValueError:
+        raise web.HTTPBadRequest(
+            text=f"{text!r} is not an IP address, write it like 10.244.2.171"
+        ) from None
+    row = request.app[_AGENT].dp.ipcache_lookup(address)
+    if row is None:
+        raise web.HTTPNotFound(text=f"no ipcache entry holds {address}: it is treated as world")
+    return row
+
+
+async def _ct(request: web.Request) -> web.Response:
+    dp = request.app[_AGENT].dp
+    name = request.query.get("map", "tcp")
+    if name not in {"tcp", "any"}:
+        raise web.HTTPBadRequest(text=f"map={name!r} is unknown; use tcp or any")
+    cursor, limit = _paging(request)
+    page = await views.render_page(
+        lambda at, n: dp.ct_page(tcp=name == "tcp", cursor=at, limit=n),
+        dump.ct_record,
+        cursor,
+        limit,
+    )
+    return web.json_response(page)
+
+
+async def _policy(request: web.Request) -> web.Response:
+    rows = await views.policy_rows(request.app[_AGENT], _endpoint_id(request))
+    return web.json_response({"rows": rows, "next": 0})
+
+
+async def _nodes(request: web.Request) -> web.Response:
+    return web.json_response({"rows": await views.node_rows(request.app[_AGENT]), "next": 0})
+
+
+async def _metrics(request: web.Request) -> web.Response:
+    rows = request.app[_AGENT].dp.metrics()
+    return web.json_response({"rows": [metric_json(row) for row in rows], "next": 0})
+
+
+async def _maps(_request: web.Request) -> web.Response:
+    return web.json_response({"rows": [{"name": name} for name in views.MAPS], "next": 0})
+
+
+async def _map(request: web.Request) -> web.Response:
+    name = request.match_info["name"]
+    page = await views.map_page(request.app[_AGENT], name, *_paging(request))
+    if page is None:
+        raise web.HTTPNotFound(text=f"no map {name!r}; there are: {', '.join(views.MAPS)}")
+    return web.json_response(page)
+
+
+async def _prometheus(request: web.Request) -> web.Response:
+    body = metrics_text(request.app[_AGENT])
+    return web.Response(body=body, headers={"Content-Type": _METRICS_TYPE})
+
+
+# ---- the stream and the order ----
+
+
+async def _monitor(request: web.Request) -> web.StreamResponse:
+    names = {name for text in request.query.getall("type", []) for name in text.split(",") if name}
+    try:
+        subscription = request.app[_AGENT].monitor.subscribe(names)
+    except ValueError as error:
+        raise web.HTTPBadRequest(text=str(error)) from None
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    async with subscription:
+        try:
+            await response.prepare(request)
+            await response.write(b"\n")  # the headers leave with the first byte
+            await _follow(request, response, subscription)
+        except ConnectionResetError:
+            return response  # the client has gone: the usual end of a stream
+    await response.write_eof()
+    return response
+
+
+async def _follow(
+    request: web.Request, response: web.StreamResponse, subscription: Subscription
+) -> None:
+    while subscription.is_open and request.transport is not None:
+        records = await subscription.take(_HEARTBEAT_S)
+        lines = "".join(f"{json.dumps(record, separators=(',', ':'))}\n" for record in records)
+        await response.write(lines.encode() or b"\n")
+
+
+async def _end_streams(app: web.Application) -> None:
+    app[_AGENT].monitor.close()
+
+
+async def _reload(request: web.Request) -> web.Response:
+    try:
+        report: dict[str, Any] = await request.app[_AGENT].reload()
+    except (ConfigError, DatapathError) as error:
+        return _refuse(409, f"nothing was changed: {error}")
+    return web.json_response(report)

@@ -1,0 +1,266 @@
+"""Answers of the API that join several tables: status, endpoints, nodes, policy, map dumps.
+
+Reads tables and the agent, changes nothing. Rows are made in slices with the loop in between, so
+that no answer holds packets up, however long the table.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+from fwd.config.schema import EndpointSection, NodeFile
+from fwd.control.world import World
+from fwd.datapath.binding import Datapath
+from fwd.model.rows import EndpointRow
+from fwd.model.version import version
+from fwd.observe import dump
+from fwd.observe.metrics import TABLES
+from fwd.observe.monitor import MonitorHub
+
+__all__ = [
+    "MAPS",
+    "Agent",
+    "endpoint_id",
+    "endpoint_rows",
+    "map_page",
+    "node_rows",
+    "policy_rows",
+    "render_page",
+    "status",
+]
+
+_SLICE = 64  # rows made before the loop gets its turn: about half a millisecond
+_Row = TypeVar("_Row")
+
+
+class Agent(Protocol):
+    """What the API asks of the daemon (fwd/control/agent.py)."""
+
+    node: NodeFile
+    world: World
+    started_at: float
+
+    @property
+    def dp(self) -> Datapath:
+        """The datapath."""
+
+    @property
+    def monitor(self) -> MonitorHub:
+        """The event stream."""
+
+    async def reload(self) -> dict[str, Any]:
+        """Read the node file again, all or nothing."""
+
+    def status(self) -> dict[str, Any]:
+        """What the daemon says of itself."""
+
+    def pump_stats(self) -> dict[str, int]:
+        """Counters of the I/O room."""
+
+    def endpoint_states(self) -> dict[int, str]:
+        """State of every local endpoint by lxc_id."""
+
+
+async def _slowly(rows: Iterable[_Row]) -> AsyncIterator[_Row]:
+    for count, row in enumerate(rows, 1):
+        yield row
+        if count % _SLICE == 0:
+            await asyncio.sleep(0)
+
+
+async def render_page(
+    page: Callable[[int, int], tuple[list[_Row], int]],
+    render: Callable[[_Row], dict[str, Any]],
+    cursor: int,
+    limit: int,
+) -> dict[str, Any]:
+    """Fill one page of at most ``limit`` rows from ``cursor`` on, slice by slice.
+
+    Returns:
+        ``{"rows": [...], "next": cursor}``; next 0 = that was the end.
+    """
+    out: list[dict[str, Any]] = []
+    while len(out) < limit:
+        rows, cursor = page(cursor, min(_SLICE, limit - len(out)))
+        out += map(render, rows)
+        if cursor == 0:
+            break
+        await asyncio.sleep(0)
+    return {"rows": out, "next": cursor}
+
+
+def status(agent: Agent) -> dict[str, Any]:
+    """The daemon in one object; keys of ``Agent.status`` stand beside the ones made here."""
+    states = agent.endpoint_states()
+    node = agent.node.node
+    return agent.status() | {
+        "version": version(),
+        "pid": os.getpid(),
+        "uptime_s": max(0, int(time.time() - agent.started_at)),
+        "config": str(agent.node.path),
+        "revision": agent.dp.generation,
+        "node": {
+            "name": node.name,
+            "ip": str(node.ip),
+            "pod_cidr": [str(one) for one in node.pod_cidr],
+            "router_ip": [str(one) for one in node.router_ip],
+        },
+        "endpoints": {
+            "total": len(states),
+            "states": {state: list(states.values()).count(state) for state in set(states.values())},
+        },
+        "peers": len(agent.node.peers),
+        "tables": {name: _table(agent.dp, name) for name in TABLES},
+        "pump": agent.pump_stats(),
+        "monitor": {"listeners": agent.monitor.listeners, "lost": agent.monitor.lost},
+    }
+
+
+def _table(dp: Datapath, name: str) -> dict[str, int]:
+    stats = dp.stats(name)
+    return {
+        "count": stats.count,
+        "cap": stats.cap,
+        "bytes": stats.size,
+        "evictions": stats.evictions,
+        "failures": stats.failures,
+    }
+
+
+# ---- endpoints ----
+
+
+def endpoint_id(agent: Agent, text: str) -> int | None:
+    """Resolve an endpoint by id or name; None = there is none."""
+    for lxc_id, name in agent.world.names.items():
+        if text in {name, str(lxc_id)}:
+            return lxc_id
+    return None
+
+
+async def endpoint_rows(agent: Agent) -> list[dict[str, Any]]:
+    """All local endpoints by id: the table's row, its addresses, and what the node file adds."""
+    addresses: dict[int, list[str]] = {}
+    async for lxc in _slowly(agent.dp.lxcs()):
+        if not lxc.host:
+            addresses.setdefault(lxc.lxc_id, []).append(str(lxc.addr))
+    states = agent.endpoint_states()
+    sections = {section.id: section for section in agent.node.endpoints}
+    rows = []
+    async for row in _slowly(agent.dp.endpoints()):
+        name = agent.world.names.get(row.lxc_id)
+        record = dump.endpoint_record(row, name, sorted(addresses.get(row.lxc_id, [])))
+        record["state"] = states.get(row.lxc_id, "unknown")
+        rows.append(record | _section_fields(sections.get(row.lxc_id)))
+    return sorted(rows, key=lambda record: int(record["id"]))
+
+
+def _section_fields(section: EndpointSection | None) -> dict[str, Any]:
+    if section is None:
+        return {}
+    return {
+        "labels": dict(section.labels),
+        "ifname": section.ifname,
+        "netns": section.netns,
+        "enforcement": {
+            "ingress": section.enforce.ingress,
+            "egress": section.enforce.egress,
+        },
+    }
+
+
+# ---- policy, nodes ----
+
+
+async def policy_rows(agent: Agent, lxc_id: int) -> list[dict[str, Any]]:
+    """The policy map of one endpoint, by direction and identity."""
+    rows = []
+    async for row in _slowly(agent.dp.policies()):
+        if row.lxc_id == lxc_id:
+            rule = agent.world.rules.get(row.rule_id)
+            rows.append(dump.policy_record(row, rule.as_json() if rule else None))
+    return sorted(
+        rows, key=lambda one: (one["direction"] != "ingress", one["identity"], one["proto"],
+                               one["port"]),
+    )  # fmt: skip
+
+
+async def node_rows(agent: Agent) -> list[dict[str, Any]]:
+    """This node first, then the peers by address."""
+    node = agent.node.node
+    own = {
+        "name": node.name,
+        "ip": str(node.ip),
+        "pod_cidr": [str(one) for one in node.pod_cidr],
+        "self": True,
+        "vni": None,
+        "identity": None,
+    }
+    sections = {section.ip: section for section in agent.node.peers}
+    rows = []
+    async for row in _slowly(agent.dp.peers()):
+        section = next((one for ip, one in sections.items() if ip == row.ip), None)
+        cidrs = [str(one) for one in section.pod_cidr] if section else []
+        rows.append(dump.peer_record(row, section.name if section else None, cidrs))
+    return [own, *sorted(rows, key=lambda record: str(record["ip"]))]
+
+
+# ---- map dumps ----
+
+
+async def _ipcache_map(agent: Agent, cursor: int, limit: int) -> dict[str, Any]:
+    page = await render_page(agent.dp.ipcache_page, dump.ipcache_record, cursor, limit)
+    page["rows"] = [
+        {"key": record["prefix"], "value": dump.ipcache_value(record), "state": "sync"}
+        for record in page["rows"]
+    ]
+    return page
+
+
+async def _lxc_map(agent: Agent, _cursor: int, _limit: int) -> dict[str, Any]:
+    endpoints: dict[int, EndpointRow] = {}
+    async for endpoint in _slowly(agent.dp.endpoints()):
+        endpoints[endpoint.lxc_id] = endpoint
+    rows = []
+    async for row in _slowly(agent.dp.lxcs()):
+        value = dump.lxc_value(row, endpoints.get(row.lxc_id))
+        rows.append((row.host, row.addr.version, int(row.addr), f"{row.addr}:0", value))
+    return {
+        "rows": [{"key": key, "value": value, "state": "sync"} for *_, key, value in sorted(rows)],
+        "next": 0,
+    }
+
+
+async def _ct_map(agent: Agent, cursor: int, limit: int, *, tcp: bool) -> dict[str, Any]:
+    page = await render_page(
+        lambda at, n: agent.dp.ct_page(tcp=tcp, cursor=at, limit=n), dump.ct_record, cursor, limit
+    )
+    page["rows"] = [
+        {"key": dump.ct_key(record), "value": dump.ct_value(record), "state": "sync"}
+        for record in page["rows"]
+    ]
+    return page
+
+
+_MapView = Callable[[Agent, int, int], Awaitable[dict[str, Any]]]
+
+MAPS: Mapping[str, _MapView] = {
+    "cilium_ipcache": _ipcache_map,
+    "cilium_lxc": _lxc_map,
+    "cilium_ct4_global": partial(_ct_map, tcp=True),
+    "cilium_ct_any4_global": partial(_ct_map, tcp=False),
+}
+"""Map dumps by Cilium's names; each takes agent, cursor and limit."""
+
+
+async def map_page(agent: Agent, name: str, cursor: int, limit: int) -> dict[str, Any] | None:
+    """One page of the map called ``name``; None = there is no such map."""
+    view = MAPS.get(name)
+    if view is None:
+        return None
+    return {"name": name} | await view(agent, cursor, limit)

@@ -1,0 +1,96 @@
+"""`fwd status`: the daemon at a glance, and waiting for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from fwd.cli.options import Form, FormOption, SocketOption
+from fwd.cli.render import duration, fields, json_object, paint, print_lines
+
+__all__ = ["status"]
+
+_WAIT_STEP_S = 0.1
+_EXIT_TIMED_OUT = 5
+_READY = "ready"
+
+
+def status(
+    socket: SocketOption = "",
+    output: FormOption = Form.TEXT,
+    brief: Annotated[bool, typer.Option("--brief", help="One word, and the exit code.")] = False,
+    wait: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="SECONDS", help="Wait until all is ready; exit 5 if not."),
+    ] = None,
+) -> None:
+    """Show what the daemon does and how full its tables are."""
+    answer = _fetch(socket, wait)
+    healthy = _is_ready(answer)
+    if output is Form.JSON:
+        print_lines(json_object(answer))
+    elif brief:
+        print("OK" if healthy else f"degraded: {_endpoints_text(answer)}")
+    else:
+        print_lines(fields(_pairs(answer, healthy=healthy)))
+    if wait is not None and not healthy:
+        typer.echo(f"fwd: not ready after {wait:g} s: {_endpoints_text(answer)}", err=True)
+        raise typer.Exit(_EXIT_TIMED_OUT)
+    if brief and not healthy:
+        raise typer.Exit(1)
+
+
+def _fetch(socket: str, wait_s: float | None) -> dict[str, Any]:
+    """Ask once, or until all is ready or ``wait_s`` is over."""
+    from fwd.api.client import Client, Unreachable  # noqa: PLC0415 - starts fast without
+
+    client = Client(socket)
+    deadline = time.monotonic() + (wait_s or 0)
+    while True:
+        in_time = wait_s is not None and time.monotonic() < deadline
+        try:
+            answer: dict[str, Any] = client.get("/v1/status")
+        except Unreachable as error:
+            if wait_s is None:
+                raise
+            if not in_time:
+                typer.echo(f"fwd: {error}", err=True)
+                raise typer.Exit(_EXIT_TIMED_OUT) from None
+        else:
+            if not in_time or _is_ready(answer):
+                return answer
+        time.sleep(_WAIT_STEP_S)
+
+
+def _is_ready(answer: dict[str, Any]) -> bool:
+    endpoints = answer["endpoints"]
+    return bool(endpoints["states"].get(_READY, 0) == endpoints["total"])
+
+
+def _endpoints_text(answer: dict[str, Any]) -> str:
+    endpoints = answer["endpoints"]
+    text = f"{endpoints['states'].get(_READY, 0)} of {endpoints['total']} endpoints ready"
+    others = sorted(item for item in endpoints["states"].items() if item[0] != _READY)
+    return text + "".join(f", {count} {state}" for state, count in others)
+
+
+def _pairs(answer: dict[str, Any], *, healthy: bool) -> Iterator[tuple[str, object]]:
+    node, tables, monitor = answer["node"], answer["tables"], answer["monitor"]
+    state = paint("ok", "green") if healthy else paint("degraded", "yellow")
+    up = duration(answer["uptime_s"])
+    yield "Daemon", f"{state}, up {up}, pid {answer['pid']}, fwd {answer['version']}"
+    yield "Node", f"{node['name']}, underlay {node['ip']}"
+    yield "Pods", f"{', '.join(node['pod_cidr'])} via {', '.join(node['router_ip'])}"
+    yield "Config", f"{answer['config']}, revision {answer['revision']}"
+    yield "Endpoints", _endpoints_text(answer)
+    yield "Peers", answer["peers"]
+    yield "Tables", ", ".join(
+        f"{name} {table['count']}/{table['cap']}" for name, table in tables.items()
+    )
+    if answer["pump"]:
+        pump = answer["pump"]
+        yield "Packets", f"{pump.get('rx_packets', 0)} in, {pump.get('tx_packets', 0)} out"
+    yield "Monitor", f"{monitor['listeners']} listeners, {monitor['lost']} events lost"

@@ -1,0 +1,172 @@
+"""What the values of a node file must have to do with each other, and which have no effect yet.
+
+Pure. Both functions give (key path, text) pairs; fwd/config/load.py adds file and line.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator
+
+    from fwd.config.schema import NodeFile, PolicySection
+    from fwd.model.rows import Address, Network
+
+__all__ = ["KeyPath", "check", "unused"]
+
+KeyPath = tuple[str | int, ...]
+Problem = tuple[KeyPath, str]
+
+RESERVED_PORTS = frozenset({"cilium_host", "netdev", "overlay"})
+PORT_PROTOS = frozenset({"tcp", "udp", "sctp"})
+ICMP_TYPE_MAX = 255
+DEFAULT_LOOPBACK = "169.254.42.1"
+
+
+def check(node: NodeFile) -> list[Problem]:
+    """Return every contradiction in ``node``: (key path, "what is wrong, what to do")."""
+    return [
+        *_prefixes(node),
+        *_addresses(node),
+        *_names(node),
+        *_peers(node),
+        *_ipcache(node),
+        *_policy(node),
+    ]
+
+
+def unused(node: NodeFile) -> list[Problem]:
+    """Return what ``node`` asks for and this version does not do."""
+    features = node.features
+    found: list[Problem] = []
+    for index, row in enumerate(node.services):
+        text = f"has no effect in this version, traffic to {row.frontend} is not balanced"
+        found.append((("services", index), text))
+    for key, asked in (
+        ("masquerade", features.masquerade),
+        ("nodeport", features.nodeport),
+        ("no_backend", features.no_backend != "drop"),
+        ("deny", features.deny != "drop"),
+    ):
+        if asked:
+            value = str(getattr(features, key)).lower()
+            text = f"'{value}' has no effect in this version, it acts as if left out"
+            found.append((("features", key), text))
+    if str(node.node.loopback_ip) != DEFAULT_LOOPBACK:
+        text = "has no effect in this version, it belongs to services"
+        found.append((("node", "loopback_ip"), text))
+    return found
+
+
+def _pod_prefixes(node: NodeFile) -> Iterator[tuple[KeyPath, str, Network]]:
+    for prefix in node.node.pod_cidr:
+        yield ("node", "pod_cidr"), f"node {node.node.name}", prefix
+    for index, peer in enumerate(node.peers):
+        for prefix in peer.pod_cidr:
+            yield ("peers", index, "pod_cidr"), f"peer {peer.name}", prefix
+
+
+def _prefixes(node: NodeFile) -> Iterator[Problem]:
+    """Pod CIDRs must not overlap: a pod address belongs to one node."""
+    seen: list[tuple[str, Network]] = []
+    for key, owner, prefix in _pod_prefixes(node):
+        for other, taken in seen:
+            if taken.version == prefix.version and taken.overlaps(prefix):
+                yield key, f"{prefix} overlaps {taken} of {other}, give every node its own range"
+        seen.append((owner, prefix))
+
+
+def _own_addresses(node: NodeFile) -> Iterator[tuple[KeyPath, str, Address]]:
+    yield ("node", "ip"), "the node", node.node.ip
+    for address in node.node.router_ip:
+        yield ("node", "router_ip"), "the router", address
+    for index, peer in enumerate(node.peers):
+        yield ("peers", index, "ip"), f"peer {peer.name}", peer.ip
+    for index, endpoint in enumerate(node.endpoints):
+        for address in endpoint.ip:
+            yield ("endpoints", index, "ip"), f"endpoint {endpoint.name}", address
+
+
+def _addresses(node: NodeFile) -> Iterator[Problem]:
+    """One owner an address; pods and their gateway live in the node's pod CIDR."""
+    owners: dict[Address, str] = {}
+    for key, owner, address in _own_addresses(node):
+        if address in owners:
+            yield key, f"{address} is {owners[address]}'s already, every address has one owner"
+        owners.setdefault(address, owner)
+        if key[0] != "endpoints" and key != ("node", "router_ip"):
+            continue
+        if not any(address in prefix for prefix in node.node.pod_cidr):
+            ranges = ", ".join(map(str, node.node.pod_cidr)) or "not set"
+            yield key, f"{address} is outside node.pod_cidr ({ranges}), take one of its addresses"
+
+
+def _duplicates(rows: Iterator[tuple[KeyPath, Hashable]], advice: str) -> Iterator[Problem]:
+    seen: dict[Hashable, KeyPath] = {}
+    for key, value in rows:
+        if value in seen:
+            section, index = seen[value][:2]
+            yield key, f"{value} stands in {section}[{index}] already, {advice}"
+        seen.setdefault(value, key)
+
+
+def _names(node: NodeFile) -> Iterator[Problem]:
+    """Endpoints are told apart by name, id and device."""
+    for key in ("name", "id", "ifname"):
+        rows = (
+            (("endpoints", index, key), getattr(endpoint, key))
+            for index, endpoint in enumerate(node.endpoints)
+        )
+        yield from _duplicates(rows, f"every endpoint has its own {key}")
+    for index, endpoint in enumerate(node.endpoints):
+        if endpoint.name in RESERVED_PORTS:
+            text = f"'{endpoint.name}' names a port of the node, choose another name"
+            yield ("endpoints", index, "name"), text
+
+
+def _peers(node: NodeFile) -> Iterator[Problem]:
+    rows = ((("peers", index, "name"), peer.name) for index, peer in enumerate(node.peers))
+    yield from _duplicates(rows, "every peer has its own name")
+    for index, peer in enumerate(node.peers):
+        if peer.vni is not None and peer.identity is None:
+            text = "a fixed VNI carries no identity, add `identity` for all that comes from there"
+            yield ("peers", index, "vni"), text
+        if peer.identity is not None and peer.vni is None:
+            text = "the VNI carries the identity, add `vni` for a plain VXLAN peer or remove this"
+            yield ("peers", index, "identity"), text
+
+
+def _ipcache(node: NodeFile) -> Iterator[Problem]:
+    rows = ((("ipcache", index, "prefix"), row.prefix) for index, row in enumerate(node.ipcache))
+    yield from _duplicates(rows, "write one row a prefix")
+    for index, row in enumerate(node.ipcache):
+        if row.tunnel_endpoint not in (None, node.node.ip) and row.identity >> 24:
+            text = f"{row.identity} does not fit the 24-bit VNI, an identity behind a tunnel must"
+            yield ("ipcache", index, "identity"), text
+
+
+def _policy(node: NodeFile) -> Iterator[Problem]:
+    known = [endpoint.name for endpoint in node.endpoints]
+    for index, rule in enumerate(node.policy):
+        if rule.endpoint not in known:
+            near = get_close_matches(rule.endpoint, known, n=1, cutoff=0.3)
+            hint = f"did you mean '{near[0]}'?" if near else "add it to endpoints"
+            yield ("policy", index, "endpoint"), f"no endpoint is named '{rule.endpoint}', {hint}"
+        text = _port_problem(rule)
+        if text:
+            yield ("policy", index, "port"), text
+
+
+def _port_problem(rule: PolicySection) -> str | None:
+    """Return what is wrong with a rule's port for its protocol."""
+    if rule.port is None:
+        return None
+    if rule.proto == "any":
+        return "a port needs its protocol, set proto to tcp, udp or sctp"
+    if rule.proto in PORT_PROTOS:
+        return "port 0 cannot be matched, write any or 1..65535" if rule.port.first == 0 else None
+    if rule.port.last > ICMP_TYPE_MAX:
+        return f"of {rule.proto} this is the type, write any or 0..{ICMP_TYPE_MAX}"
+    return None

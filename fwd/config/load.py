@@ -1,0 +1,197 @@
+"""Node file to ``NodeFile``: YAML 1.2 with line numbers, schema, checks, warnings.
+
+Every error is one line ``file:line: key.path: what is wrong, what to do``; of several the first in
+the file is told. Reads the one file it is given and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from fwd.config.check import check, unused
+from fwd.config.schema import LINE_KEY, NodeFile
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+    from fwd.config.check import KeyPath
+
+__all__ = ["ConfigError", "load_node_file", "parse_node_text"]
+
+
+class ConfigError(Exception):
+    """The node file cannot be used; the text is ``file:line: key: what, what to do``."""
+
+
+def load_node_file(path: Path) -> NodeFile:
+    """Read and check a node file.
+
+    Raises:
+        ConfigError: unreadable, not YAML, or not a node file; nothing was changed.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        msg = f"{path}: cannot read the node file: {error.strerror}, check the path"
+        raise ConfigError(msg) from error
+    except UnicodeDecodeError as error:
+        msg = f"{path}: not UTF-8 at byte {error.start}, save the file as UTF-8 text"
+        raise ConfigError(msg) from error
+    return parse_node_text(text, path)
+
+
+def parse_node_text(text: str, path: Path) -> NodeFile:
+    """Read and check a node file that is at hand as text; ``path`` names it in errors.
+
+    Raises:
+        ConfigError: not YAML, or not a node file.
+    """
+    document = _Document(path)
+    data = document.read(text)
+    try:
+        node = NodeFile.model_validate(data | {"\0path": path})
+    except ValidationError as error:
+        found = [_told(detail) for detail in error.errors(include_url=False)]
+        raise document.error(found) from None
+    problems = check(node)
+    if problems:
+        raise document.error(problems)
+    warnings = tuple(document.line(key, text) for key, text in unused(node))
+    return node.model_copy(update={"warnings": warnings})
+
+
+class _Document:
+    """One YAML document as plain objects, and the line of every key in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lines: dict[KeyPath, int] = {}
+        self._open: set[int] = set()
+
+    def read(self, text: str) -> dict[str, Any]:
+        """Parse ``text``; every mapping gets its line under ``LINE_KEY``."""
+        try:
+            root = YAML(typ="rt", pure=True).load(text)
+        except MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            line = mark.line + 1 if mark else 1
+            what = re.sub(r"\s+", " ", str(error.problem or error.context or "syntax error"))
+            msg = f"{self.path}:{line}: not YAML: {what}, correct this line"
+            raise ConfigError(msg) from None
+        except YAMLError as error:
+            what = re.sub(r"\s+", " ", str(error))
+            msg = f"{self.path}:1: not YAML: {what}, correct the file"
+            raise ConfigError(msg) from None
+        if not isinstance(root, CommentedMap):
+            msg = f"{self.path}:1: a node file is a mapping, start it with 'node:'"
+            raise ConfigError(msg)
+        self.lines[()] = 1
+        plain: dict[str, Any] = self._plain(root, ())
+        return plain
+
+    def _plain(self, value: object, path: KeyPath) -> Any:  # noqa: ANN401 - any YAML value
+        if not isinstance(value, CommentedMap | CommentedSeq):
+            return _scalar(value)
+        if id(value) in self._open:
+            msg = self.line(path, "an alias leads back into itself, write the value out")
+            raise ConfigError(msg)
+        self._open.add(id(value))
+        keys = value.keys() if isinstance(value, CommentedMap) else range(len(value))
+        plain = {key: self._child(value, key, (*path, key)) for key in keys}
+        self._open.discard(id(value))
+        if isinstance(value, CommentedMap):
+            return plain | {LINE_KEY: self.lines[path]}
+        return list(plain.values())
+
+    def _child(self, parent: Any, key: Any, path: KeyPath) -> Any:  # noqa: ANN401 - any YAML value
+        where = (parent.lc.data or {}).get(key)
+        self.lines[path] = where[0] + 1 if where else self.lines[path[:-1]]
+        return self._plain(parent[key], path)
+
+    def line_of(self, key: KeyPath) -> int:
+        """Return the line of ``key``, or of the nearest key above it."""
+        while key not in self.lines:
+            key = key[:-1]
+        return self.lines[key]
+
+    def line(self, key: KeyPath, text: str) -> str:
+        """Return ``file:line: key.path: text``."""
+        return f"{self.path}:{self.line_of(key)}: {_dotted(key)}: {text}"
+
+    def error(self, problems: Sequence[tuple[KeyPath, str]]) -> ConfigError:
+        """Return the error that stands first in the file."""
+        key, text = min(problems, key=lambda problem: self.line_of(problem[0]))
+        return ConfigError(self.line(key, text))
+
+
+def _scalar(value: object) -> object:
+    """Turn ruamel's number and text types, which remember their spelling, into plain ones."""
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    if type(value).__name__ == "ScalarBoolean":  # an int, caught above unless ruamel changes
+        return bool(value)
+    return value
+
+
+def _dotted(key: KeyPath) -> str:
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key)
+    return text.removeprefix(".") or "(top level)"
+
+
+def _told(detail: ErrorDetails) -> tuple[KeyPath, str]:
+    """Turn one of pydantic's errors into (key path, text)."""
+    kind, value = detail["type"], detail["input"]
+    context: Mapping[str, Any] = detail.get("ctx", {})
+    key = tuple(part for part in detail["loc"] if part not in ("int", "literal", "[key]"))
+    if kind == "unknown_key":
+        return (*key, context["key"]), detail["msg"]
+    if kind == "missing":
+        advice = "add it"
+        if key[-1] == "identity":
+            advice = "write the numeric identity (it is not made from labels yet)"
+        return key, f"missing, {advice}"
+    if kind == "value_error":
+        return key, str(context["error"])
+    if kind in _LIMITS:
+        return key, f"{value} is out of range, write {_LIMITS[kind].format(**context)}"
+    if kind == "literal_error":
+        near = get_close_matches(str(value), re.findall(r"'(\w+)'", context["expected"]), n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"write {context['expected']}"
+        return key, f"{_shown(value)} is not known here, {hint}"
+    return key, f"{_shown(value)} has the wrong type, write {_TYPES.get(kind, detail['msg'])}"
+
+
+_LIMITS = {
+    "greater_than_equal": "{ge} or more",
+    "less_than_equal": "{le} or less",
+}
+
+_TYPES = {
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "string_type": "text (put it in quotes)",
+    "dict_type": "a mapping (key: value)",
+    "model_type": "a mapping (key: value)",
+    "model_attributes_type": "a mapping (key: value)",
+    "tuple_type": "a list (- item, or [item])",
+}
+
+
+def _shown(value: object) -> str:
+    """Return what the user wrote, short enough for one line."""
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

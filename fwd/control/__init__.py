@@ -1,0 +1,1 @@
+"""From a node file to table rows, and the daemon that keeps them (agent.py)."""

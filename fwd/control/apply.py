@@ -1,0 +1,268 @@
+"""World to datapath: the difference of two worlds as table operations, and writing them.
+
+All or nothing (D12): capacities are compared before the first write, and a refused row takes back
+what was written before it. ``diff`` is pure; ``apply`` touches the one datapath it is given.
+
+The order keeps every moment at least as strict as the stricter of both worlds. What goes stops
+being reachable first. Then policy only shrinks (denies come, allows go), identities change, and
+only then policy grows (allows come, denies go); what is new becomes reachable last.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from fwd.datapath.errors import DatapathError
+from fwd.model.rows import EndpointRow, IpcacheRow, LxcRow, PeerRow, PolicyRow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fwd.control.world import World
+    from fwd.datapath.binding import Datapath
+    from fwd.model.rows import Address, Settings
+
+__all__ = ["ApplyReport", "Op", "Ops", "apply", "diff", "purge_connections"]
+
+Row = EndpointRow | LxcRow | IpcacheRow | PolicyRow | PeerRow
+PURGE_BUDGET = 65536  # conntrack entries one call walks
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One change of one table: ``row`` None deletes ``before``, ``before`` None inserts ``row``."""
+
+    row: Row | None
+    before: Row | None
+
+    @property
+    def table(self) -> str:
+        """The table's name, as ``Datapath.stats`` takes it."""
+        return _TABLES[type(self.row or self.before)]
+
+
+@dataclass(frozen=True, slots=True)
+class Ops:
+    """What leads from one world to another, in the order in which it is safe."""
+
+    steps: tuple[Op, ...]
+    settings: Settings
+    settings_at: int
+    """The settings are written before ``steps[settings_at]``."""
+    gone_addrs: tuple[Address, ...]
+    """Local addresses that lost their endpoint: their connections are void."""
+    notes: tuple[str, ...]
+    """What the new world asks for and a running datapath cannot do."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyReport:
+    """What ``apply`` did: rows written and removed."""
+
+    upserted: int
+    deleted: int
+    gone_addrs: tuple[Address, ...]
+    notes: tuple[str, ...]
+
+
+_TABLES: dict[type, str] = {
+    EndpointRow: "endpoint",
+    LxcRow: "lxc",
+    IpcacheRow: "ipcache",
+    PolicyRow: "policy",
+    PeerRow: "peer",
+}
+
+
+def _key(row: Row) -> object:
+    """Return what the row's table finds it by."""
+    match row:
+        case EndpointRow():
+            return row.lxc_id
+        case LxcRow():
+            return row.addr
+        case IpcacheRow():
+            return row.prefix
+        case PolicyRow():
+            return (row.lxc_id, row.dir, row.identity, row.proto, row.port, row.prefix_len)
+        case PeerRow():
+            return row.ip
+
+
+class _Changes:
+    """The changes of one table by kind; a row that stays as it is makes none."""
+
+    def __init__(self, old: Iterable[Row], new: Iterable[Row]) -> None:
+        before = {_key(row): row for row in old}
+        after = {_key(row): row for row in new}
+        self.gone = [Op(None, row) for key, row in before.items() if key not in after]
+        self.new = [Op(row, None) for key, row in after.items() if key not in before]
+        self.changed = [
+            Op(row, before[key])
+            for key, row in after.items()
+            if key in before and before[key] != row
+        ]
+
+
+def diff(old: World | None, new: World) -> Ops:
+    """Return what turns a datapath that holds ``old`` (None: nothing) into one of ``new``."""
+    endpoint = _Changes(old.endpoints if old else (), new.endpoints)
+    lxc = _Changes(old.lxc if old else (), new.lxc)
+    ipcache = _Changes(old.ipcache if old else (), new.ipcache)
+    policy = _Changes(old.policy if old else (), new.policy)
+    peer = _Changes(old.peers if old else (), new.peers)
+    written = policy.new + policy.changed
+    strict = [
+        *lxc.gone,
+        *endpoint.gone,
+        *peer.gone,
+        *(op for op in written if _denies(op.row)),
+        *(op for op in policy.gone if not _denies(op.before)),
+    ]
+    steps = [
+        *strict,
+        *endpoint.changed,
+        *ipcache.changed,
+        *ipcache.new,
+        *ipcache.gone,
+        *peer.changed,
+        *(op for op in written if not _denies(op.row)),
+        *(op for op in policy.gone if _denies(op.before)),
+        *endpoint.new,
+        *lxc.changed,
+        *lxc.new,
+        *peer.new,
+    ]
+    return Ops(
+        steps=tuple(steps),
+        settings=new.settings,
+        settings_at=len(strict),
+        gone_addrs=_gone_addrs(old, new),
+        notes=_notes(old, new),
+    )
+
+
+def _denies(row: Row | None) -> bool:
+    return isinstance(row, PolicyRow) and row.deny
+
+
+def _gone_addrs(old: World | None, new: World) -> tuple[Address, ...]:
+    kept = {(row.addr, row.lxc_id) for row in new.lxc}
+    rows = old.lxc if old else ()
+    return tuple(row.addr for row in rows if not row.host and (row.addr, row.lxc_id) not in kept)
+
+
+def _notes(old: World | None, new: World) -> tuple[str, ...]:
+    if old is None:
+        return ()
+    sizes = (
+        ("tcp", old.params.ct_tcp, new.params.ct_tcp),
+        ("any", old.params.ct_any, new.params.ct_any),
+    )
+    return tuple(
+        f"conntrack.capacity.{name}: stays {was} until the next start, not {wanted}"
+        for name, was, wanted in sizes
+        if was != wanted
+    )
+
+
+def apply(dp: Datapath, ops: Ops) -> ApplyReport:
+    """Write ``ops``; the monitor's own settings stay as they are.
+
+    Raises:
+        DatapathError: a table cannot hold the rows, or refused one; the datapath is as before.
+    """
+    _check_capacity(dp, ops.steps)
+    before = dp.settings
+    done: list[Op] = []
+    try:
+        for position, op in enumerate(ops.steps):
+            if position == ops.settings_at:
+                _set_settings(dp, ops.settings)
+            _write(dp, op)
+            done.append(op)
+        _set_settings(dp, ops.settings)
+    except DatapathError:
+        dp.set_settings(before)
+        for op in reversed(done):
+            _write(dp, Op(op.before, op.row))
+        raise
+    deleted = sum(op.row is None for op in ops.steps)
+    return ApplyReport(len(ops.steps) - deleted, deleted, ops.gone_addrs, ops.notes)
+
+
+def purge_connections(dp: Datapath, addrs: Iterable[Address]) -> int:
+    """Delete every conntrack entry that has one of ``addrs`` on either side; return how many."""
+    deleted = 0
+    for addr in addrs:
+        for tcp in (True, False):
+            cursor = 0
+            while True:
+                count, cursor = dp.ct_purge(tcp=tcp, addr=addr, cursor=cursor, budget=PURGE_BUDGET)
+                deleted += count
+                if not cursor:
+                    break
+    return deleted
+
+
+def _set_settings(dp: Datapath, settings: Settings) -> None:
+    now = dp.settings
+    dp.set_settings(
+        replace(
+            settings,
+            monitor_mask=now.monitor_mask,
+            monitor_aggregation=now.monitor_aggregation,
+        )
+    )
+
+
+def _check_capacity(dp: Datapath, steps: Iterable[Op]) -> None:
+    """Walk through ``steps`` without writing: no table may be too full at any of them."""
+    count: Counter[str] = Counter()
+    peak: Counter[str] = Counter()
+    for op in steps:
+        count[op.table] += (op.before is None) - (op.row is None)
+        peak[op.table] = max(peak[op.table], count[op.table])
+    for table, more in peak.items():
+        stats = dp.stats(table)
+        if stats.count + more > stats.cap:
+            msg = (
+                f"the {table} table holds {stats.cap} rows and {stats.count + more} are needed: "
+                "nothing was changed; make the node file smaller, or restart to size it anew"
+            )
+            raise DatapathError(msg)
+
+
+def _write(dp: Datapath, op: Op) -> None:
+    """Write one change into its table."""
+    match op:
+        case Op(row=EndpointRow() as endpoint):
+            dp.endpoint_upsert(endpoint)
+        case Op(row=LxcRow() as lxc):
+            dp.lxc_upsert(lxc)
+        case Op(row=IpcacheRow() as ipcache):
+            dp.ipcache_upsert(ipcache)
+        case Op(row=PolicyRow() as policy):
+            dp.policy_upsert(policy)
+        case Op(row=PeerRow() as peer):
+            dp.peer_upsert(peer)
+        case Op(before=before):
+            _delete(dp, before)
+
+
+def _delete(dp: Datapath, row: Row | None) -> None:
+    match row:
+        case EndpointRow():
+            dp.endpoint_delete(row.lxc_id)
+        case LxcRow():
+            dp.lxc_delete(row.addr)
+        case IpcacheRow():
+            dp.ipcache_delete(row.prefix)
+        case PolicyRow():
+            dp.policy_delete(row)
+        case PeerRow():
+            dp.peer_delete(row.ip)
+        case None:
+            pass

@@ -1,0 +1,148 @@
+"""Node file to table rows: what each table must hold so that the node does what the file says.
+
+Pure (D12): same file, same rows, in the same order. Rows the datapath cannot do without (identities
+of the world, of this node and of its peers) are made here; raw ipcache rows override them.
+Source: datapath reference 2.1 and 2.2.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from fwd.control.policy import compile_policy
+from fwd.control.world import HOST_PORTS, World
+from fwd.model.address import derive_mac, host_network
+from fwd.model.identity import HOST, REMOTE_NODE, WORLD
+from fwd.model.rows import EndpointRow, IpcacheRow, LxcRow, Params, PeerRow, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from fwd.config.schema import EndpointSection, NodeFile
+    from fwd.control.world import Link
+
+__all__ = ["compile_world"]
+
+SPARE = 4  # a table holds this many times the rows of the file it was sized for
+
+
+def compile_world(node: NodeFile, links: Mapping[str, Link] = MappingProxyType({})) -> World:
+    """Return the tables of ``node``.
+
+    Args:
+        node: a checked node file.
+        links: endpoint name to its device, where one exists; else the file's ``ifindex``.
+    """
+    endpoints = tuple(_endpoint(endpoint, links) for endpoint in node.endpoints)
+    policy, rules = compile_policy(node)
+    ipcache = tuple(_ipcache(node).values())
+    return World(
+        params=_params(node, n_policy=len(policy), n_ipcache=len(ipcache)),
+        settings=_settings(node),
+        ip=node.node.ip,
+        endpoints=endpoints,
+        lxc=tuple(_lxc(node)),
+        ipcache=ipcache,
+        policy=policy,
+        peers=tuple(_peers(node)),
+        rules=rules,
+        names={endpoint.id: endpoint.name for endpoint in node.endpoints},
+        ports={endpoint.name: endpoint.id for endpoint in node.endpoints} | HOST_PORTS,
+    )
+
+
+def _endpoint(endpoint: EndpointSection, links: Mapping[str, Link]) -> EndpointRow:
+    link = links.get(endpoint.name)
+    return EndpointRow(
+        lxc_id=endpoint.id,
+        identity=endpoint.identity,
+        ifindex=link.ifindex if link else endpoint.ifindex or 0,
+        mac=endpoint.mac,
+        node_mac=endpoint.node_mac,
+    )
+
+
+def _lxc(node: NodeFile) -> Iterator[LxcRow]:
+    """Give every local address: pods' to their endpoint, the node's own to the host."""
+    yield LxcRow(node.node.ip, 0, host=True)
+    for address in node.node.router_ip:
+        yield LxcRow(address, 0, host=True, router=True)
+    for endpoint in node.endpoints:
+        for address in endpoint.ip:
+            yield LxcRow(address, endpoint.id)
+
+
+def _ipcache(node: NodeFile) -> dict[object, IpcacheRow]:
+    """Return prefix to row; a later row of the same prefix takes the earlier one's place."""
+    rows = [
+        IpcacheRow(IPv4Network("0.0.0.0/0"), WORLD),
+        IpcacheRow(IPv6Network("::/0"), WORLD),
+    ]
+    for peer in node.peers:
+        rows += [
+            IpcacheRow(prefix, peer.identity or WORLD, tunnel_endpoint=peer.ip)
+            for prefix in peer.pod_cidr
+        ]
+    own = (node.node.ip, *node.node.router_ip)
+    rows += [IpcacheRow(host_network(address), HOST) for address in own]
+    rows += [IpcacheRow(host_network(peer.ip), REMOTE_NODE) for peer in node.peers]
+    rows += [
+        IpcacheRow(host_network(address), endpoint.identity)
+        for endpoint in node.endpoints
+        for address in endpoint.ip
+    ]
+    rows += [
+        IpcacheRow(
+            row.prefix,
+            row.identity,
+            # a tunnel to oneself is none: the agent stores 0 there (reference 2.1)
+            tunnel_endpoint=None if row.tunnel_endpoint == node.node.ip else row.tunnel_endpoint,
+            skip_tunnel="skip_tunnel" in row.flags,
+        )
+        for row in node.ipcache
+    ]
+    return {row.prefix: row for row in rows}
+
+
+def _peers(node: NodeFile) -> Iterator[PeerRow]:
+    for peer in node.peers:
+        yield PeerRow(peer.ip, vni=peer.vni, identity=peer.identity or 0)
+
+
+def _params(node: NodeFile, *, n_policy: int, n_ipcache: int) -> Params:
+    """Size the arena: conntrack as written, the rest with room for reloads."""
+    sizes = Params()
+    n_addresses = sum(len(endpoint.ip) for endpoint in node.endpoints)
+    return Params(
+        ct_tcp=node.conntrack.capacity.tcp,
+        ct_any=node.conntrack.capacity.any,
+        ipcache=max(sizes.ipcache, SPARE * n_ipcache),
+        endpoints=max(sizes.endpoints, SPARE * len(node.endpoints)),
+        lxc=max(sizes.lxc, SPARE * n_addresses),
+        policy=max(sizes.policy, SPARE * n_policy),
+        peers=max(sizes.peers, SPARE * len(node.peers)),
+    )
+
+
+def _settings(node: NodeFile) -> Settings:
+    lifetimes = node.conntrack.lifetimes_s
+    router_mac = node.node.mac or derive_mac("cilium_host", node.node.name)
+    return Settings(
+        ct_tcp_s=lifetimes.tcp,
+        ct_tcp_syn_s=lifetimes.tcp_syn,
+        ct_tcp_close_s=lifetimes.tcp_close,
+        ct_any_s=lifetimes.any,
+        ct_service_tcp_s=lifetimes.service_tcp,
+        ct_service_any_s=lifetimes.service_any,
+        tunnel_port=node.tunnel.port,
+        tunnel=node.tunnel.protocol == "vxlan",
+        verify_peer=node.tunnel.verify.peer,
+        verify_source=node.tunnel.verify.source,
+        fragments=node.features.fragments,
+        icmp_frag_needed=node.features.icmp_frag_needed,
+        router_mac=router_mac,
+        host_mac=router_mac,
+        vlan_allowed=frozenset(node.features.vlan_allowed),
+    )

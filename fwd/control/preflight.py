@@ -1,0 +1,138 @@
+"""Everything a start needs, proven before anything is made. Reads only; leaves nothing open.
+
+Errors about the node file are ``ConfigError`` with file and line, errors about the machine are
+``LinkError``; both say what to do.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fwd.config.load import ConfigError
+from fwd.netlink.errors import LinkError
+from fwd.netlink.link import Device, check_pod_namespace, device_of
+from fwd.netlink.netns import open_namespace
+from fwd.netlink.tap import check_tun_device
+from fwd.netlink.tunnel import open_tunnel_socket
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fwd.config.schema import EndpointSection, NodeFile
+
+__all__ = ["at_line", "check_endpoints", "check_start", "pod_mtu"]
+
+_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
+"""To make devices, and to enter the pods' namespaces."""
+_OVERHEAD = 50
+"""Bytes VXLAN over IPv4 adds to an inner IP datagram (datapath reference 6.2)."""
+_MTU_MIN = 576
+
+
+async def check_start(node: NodeFile) -> Device:
+    """Prove that a daemon can start with this node file.
+
+    Returns:
+        The device that carries the node's underlay address.
+
+    Raises:
+        ConfigError: the file asks for what this host does not have.
+        LinkError: the host or our rights lack something.
+    """
+    _check_capabilities()
+    check_tun_device()
+    device = await device_of(node.node.ip)
+    if device is None:
+        raise at_line(
+            node,
+            node.node.line,
+            f"node.ip: {node.node.ip} is on no device of this host: correct it, or "
+            f"`ip addr add {node.node.ip} dev DEVICE`",
+        )
+    pod_mtu(node, device)
+    if node.tunnel.protocol == "vxlan":
+        try:
+            (await open_tunnel_socket(node.node.ip, node.tunnel.port)).close()
+        except LinkError as error:
+            raise at_line(node, node.tunnel.line or node.node.line, f"tunnel: {error}") from None
+    await check_endpoints(node, node.endpoints)
+    return device
+
+
+async def check_endpoints(node: NodeFile, endpoints: Iterable[EndpointSection]) -> None:
+    """Prove that each endpoint has a namespace of its own that is free for it.
+
+    Raises:
+        ConfigError: one has not; the text names its line.
+    """
+    taken: dict[tuple[int, int], str] = {}
+    for endpoint in endpoints:
+        namespace = endpoint.netns
+        if namespace is None:
+            raise at_line(
+                node,
+                endpoint.line,
+                f"endpoint {endpoint.name}: netns is missing: name the pod's network namespace",
+            )
+        try:
+            where = await _check_namespace(endpoint.name, namespace)
+        except LinkError as error:
+            raise at_line(node, endpoint.line, str(error)) from None
+        if where in taken:
+            raise at_line(
+                node,
+                endpoint.line,
+                f"endpoint {endpoint.name}: namespace {namespace} is {taken[where]}'s already: "
+                "give each endpoint its own",
+            )
+        taken[where] = endpoint.name
+
+
+def pod_mtu(node: NodeFile, device: Device) -> int:
+    """Return the MTU of pods in bytes: as written, else the underlay's less the overhead.
+
+    Raises:
+        ConfigError: the underlay's MTU leaves too little.
+    """
+    if node.tunnel.mtu != "auto":
+        return node.tunnel.mtu
+    overhead = _OVERHEAD if node.tunnel.protocol == "vxlan" else 0
+    mtu = min(device.mtu, 65535) - overhead  # loopback's MTU is larger than a datagram can be
+    if mtu < _MTU_MIN:
+        raise at_line(
+            node,
+            node.tunnel.line or node.node.line,
+            f"tunnel.mtu: {device.name} has MTU {device.mtu}, which leaves pods {mtu} bytes: "
+            f"`ip link set {device.name} mtu {_MTU_MIN + overhead}` or more",
+        )
+    return mtu
+
+
+def at_line(node: NodeFile, line: int, text: str) -> ConfigError:
+    """Make an error about one line of the node file."""
+    return ConfigError(f"{node.path}:{line}: {text}")
+
+
+async def _check_namespace(pod: str, namespace: str) -> tuple[int, int]:
+    try:
+        fd = open_namespace(namespace)
+    except LinkError as error:
+        raise LinkError(f"endpoint {pod}: {error}") from None
+    try:
+        await check_pod_namespace(fd, pod, namespace)
+        stat = os.fstat(fd)
+    finally:
+        os.close(fd)
+    return stat.st_dev, stat.st_ino
+
+
+def _check_capabilities() -> None:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    effective = next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff:"))
+    missing = [name for name, bit in _CAPABILITIES.items() if not effective >> bit & 1]
+    if missing:
+        raise LinkError(
+            f"no {' and no '.join(missing)}: run as root, or as the systemd unit that grants them"
+        )

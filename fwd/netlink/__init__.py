@@ -1,0 +1,1 @@
+"""TAPs, links, addresses, routes and namespaces; the only room that speaks netlink."""

@@ -1,0 +1,122 @@
+"""TAP devices: open /dev/net/tun and make a device whose life is its descriptor's.
+
+The device is not persistent: when the descriptor closes, it vanishes with its addresses. Moving,
+naming and addressing are link.py's.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from fwd.netlink.errors import LinkError
+from fwd.netlink.owner import tap_owner
+
+__all__ = ["TUN_DEVICE", "VNET_HDR_SIZE", "Tap", "check_tun_device", "open_tap"]
+
+TUN_DEVICE = Path("/dev/net/tun")
+VNET_HDR_SIZE = 12
+"""Bytes of virtio_net_hdr_v1 before each frame."""
+
+_TUNSETIFF = 0x400454CA
+_TUNSETOFFLOAD = 0x400454D0
+_TUNSETVNETHDRSZ = 0x400454D8
+_IFF_TAP = 0x0002
+_IFF_NO_PI = 0x1000
+_IFF_VNET_HDR = 0x4000
+_IFF_TUN_EXCL = 0x8000
+"""Refuse to attach to a device that exists already."""
+_TUN_F_CSUM = 0x01
+"""We take frames with unfinished checksums."""
+_IFREQ = struct.Struct("16sH22x")
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """An open TAP; closing ``fd`` removes the device."""
+
+    fd: int
+    name: str
+    """As the kernel chose it, before link.py renames the device."""
+    vnet_hdr_size: int
+
+    def close(self) -> None:
+        """Remove the device."""
+        os.close(self.fd)
+
+
+def check_tun_device() -> None:
+    """Prove that TAPs can be opened here, without making one.
+
+    Raises:
+        LinkError: no /dev/net/tun, or no right to open it.
+    """
+    os.close(_open_tun())
+
+
+def open_tap(name: str = "fwdtap%d") -> Tap:
+    """Make a TAP with a vnet header and checksum offload, non-blocking and closed on exec.
+
+    Args:
+        name: of the device, at most 15 characters; ``%d`` lets the kernel pick a free number.
+
+    Returns:
+        The TAP, down and without addresses, in the daemon's network namespace.
+
+    Raises:
+        LinkError: no /dev/net/tun, no CAP_NET_ADMIN, the name is taken, or the kernel lacks
+            something we need.
+    """
+    fd = _open_tun()
+    try:
+        chosen = _attach(fd, name)
+        _configure(fd, chosen)
+    except BaseException:
+        os.close(fd)
+        raise
+    return Tap(fd, chosen, VNET_HDR_SIZE)
+
+
+def _open_tun() -> int:
+    try:
+        return os.open(TUN_DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise LinkError(
+            f"no {TUN_DEVICE}: `modprobe tun`, or pass the device into the container"
+        ) from None
+    except OSError as error:
+        if error.errno in {errno.ENODEV, errno.ENXIO}:
+            raise LinkError(f"{TUN_DEVICE} has no driver: `modprobe tun`") from None
+        raise LinkError(
+            f"opening {TUN_DEVICE}: {error.strerror}; run as root or give the user access to it"
+        ) from None
+
+
+def _attach(fd: int, name: str) -> str:
+    flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR | _IFF_TUN_EXCL
+    try:
+        answer = fcntl.ioctl(fd, _TUNSETIFF, _IFREQ.pack(name.encode(), flags))
+    except PermissionError:
+        raise LinkError(f"making TAP {name}: no CAP_NET_ADMIN, run as root or grant it") from None
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            owner = tap_owner(name)
+            who = f"owned by {owner}" if owner else "`ip link show` tells what it is"
+            raise LinkError(f"making TAP {name}: the name is taken, {who}") from None
+        raise LinkError(f"making TAP {name}: {error.strerror}") from None
+    raw_name: bytes = _IFREQ.unpack(answer)[0]
+    return raw_name.rstrip(b"\0").decode()
+
+
+def _configure(fd: int, name: str) -> None:
+    try:
+        fcntl.ioctl(fd, _TUNSETVNETHDRSZ, struct.pack("i", VNET_HDR_SIZE))
+        fcntl.ioctl(fd, _TUNSETOFFLOAD, _TUN_F_CSUM)
+    except OSError as error:
+        raise LinkError(
+            f"setting the vnet header of TAP {name}: {error.strerror}; Linux 3.10 or newer needed"
+        ) from None

@@ -1,0 +1,79 @@
+"""The tunnel's UDP socket, and who has its port when we cannot."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from typing import TYPE_CHECKING
+
+from fwd.netlink.errors import LinkError
+from fwd.netlink.link import vxlan_owner
+from fwd.netlink.owner import udp_owner
+
+if TYPE_CHECKING:
+    from fwd.model.rows import Address
+
+__all__ = ["open_tunnel_socket"]
+
+_BUFFER_SIZE = 8 << 20
+"""Bytes each way: the bursts of 32 pods, or a pause of 50 ms at 1 Gbit/s."""
+_SO_SNDBUFFORCE = 32
+_SO_RCVBUFFORCE = 33
+_SO_RXQ_OVFL = 40
+_IP_PKTINFO = 8
+_IP_MTU_DISCOVER = 10
+_IP_PMTUDISC_DONT = 0
+
+
+async def open_tunnel_socket(ip: Address, port: int) -> socket.socket:
+    """Bind the socket of the overlay, non-blocking.
+
+    Too large inner packets leave in fragments, with DF clear, as Cilium's do (datapath reference
+    6.1): pods have the right MTU already. IP_RECVERR stays off: with it one dead peer silences
+    the reader.
+
+    Args:
+        ip: the node's underlay address, source of all that is sent.
+        port: the tunnel port, here and at every peer.
+
+    Raises:
+        LinkError: the port is taken, with its owner's name, or the address is not ours.
+    """
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.bind((str(ip), port))
+        _tune(sock)
+    except OSError as error:
+        sock.close()
+        raise LinkError(await _why_not(error, ip, port)) from None
+    return sock
+
+
+def _tune(sock: socket.socket) -> None:
+    sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+    sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT)
+    sock.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
+    for force, ask in (
+        (_SO_RCVBUFFORCE, socket.SO_RCVBUF),
+        (_SO_SNDBUFFORCE, socket.SO_SNDBUF),
+    ):
+        sock.setsockopt(socket.SOL_SOCKET, ask, _BUFFER_SIZE)  # as far as sysctl allows
+        with contextlib.suppress(PermissionError):  # CAP_NET_ADMIN of another user namespace
+            sock.setsockopt(socket.SOL_SOCKET, force, _BUFFER_SIZE)
+
+
+async def _why_not(error: OSError, ip: Address, port: int) -> str:
+    what = f"binding the tunnel socket to {ip}:{port}"
+    if error.errno == errno.EADDRINUSE:
+        if process := udp_owner(port):
+            return f"{what}: UDP port {port} is owned by {process}: stop it or set tunnel.port"
+        if device := await vxlan_owner(port):
+            return (
+                f"{what}: UDP port {port} is owned by the kernel's VXLAN device {device}: "
+                f"`ip link del {device}` or set tunnel.port"
+            )
+        return f"{what}: UDP port {port} is in use, `ss -lunp` may tell by whom"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{what}: the address is on no device of this host: add it or correct node.ip"
+    return f"{what}: {error.strerror}"

@@ -1,0 +1,1 @@
+"""Events, the walk, metrics, logs and captures: what the datapath shows of itself."""

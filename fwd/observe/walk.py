@@ -1,0 +1,224 @@
+"""The walk: one line a stage, with the table entry it used (what `fwd demo` prints).
+
+Pure. csrc/path/step.h says what a..d, len, flag and addr of a step hold, stage by stage; this
+module is its reader. The first column is the row of the table in docs/datapath.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING, Any
+
+from fwd.model.enums import CT_TEXT, DROP_TEXT, STAGE_INFO, Drop, Stage
+from fwd.model.identity import identity_name
+from fwd.observe.dissect import protocol_name
+from fwd.observe.words import MATCH_TEXT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from fwd.datapath.packet import Event, Step
+
+__all__ = ["Walk", "step_line", "walk_from_events", "walk_from_records", "walk_lines"]
+
+_EVENT_STEP = 2
+_ETHERTYPES = {0x0800: "IPv4", 0x0806: "ARP", 0x86DD: "IPv6", 0x8100: "VLAN", 0x88A8: "VLAN"}
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """The steps of one packet on one node."""
+
+    time_ns: int
+    hash: int
+    lines: tuple[str, ...]
+
+
+def walk_lines(steps: Iterable[Step]) -> list[str]:
+    """Render the steps of one packet, in the order it took them."""
+    return [step_line(step) for step in steps]
+
+
+def step_line(step: Step) -> str:
+    """Render one step: row, function, what it saw and which entry it used."""
+    info = STAGE_INFO.get(step.stage)
+    row, function = (str(info.row), info.function) if info else ("?", f"stage {step.stage}")
+    render = _RENDER.get(step.stage)
+    text = render(step) if render else ""
+    if step.drop:
+        text = f"{text}{': ' if text else ''}DROP {step.drop} {_drop_text(step.drop)}"
+    return f"{row:>2}  {function:<24} {text}".rstrip()
+
+
+def walk_from_events(events: Iterable[Event]) -> list[Walk]:
+    """Group step events: consecutive ones with the same hash and time are one packet's.
+
+    Events of other types between them do not part a packet's steps. No stage is passed twice, so
+    one that comes again belongs to the next packet of the same flow and batch.
+    """
+    return _group(
+        (event.time_ns, event.hash, event.step.stage, step_line(event.step))
+        for event in events
+        if event.type == _EVENT_STEP
+    )
+
+
+def walk_from_records(records: Iterable[Mapping[str, Any]]) -> list[Walk]:
+    """Group the ``step`` records of the monitor stream, as ``walk_from_events`` does."""
+    return _group(
+        (record["time_ns"], int(record["mark"], 16), record["stage"], record["walk"])
+        for record in records
+        if record.get("type") == "step"
+    )
+
+
+def _group(steps: Iterable[tuple[int, int, object, str]]) -> list[Walk]:
+    walks: list[Walk] = []
+    seen: set[object] = set()
+    for time_ns, flow, stage, line in steps:
+        if walks and (walks[-1].time_ns, walks[-1].hash) == (time_ns, flow) and stage not in seen:
+            walks[-1] = Walk(time_ns, flow, (*walks[-1].lines, line))
+        else:
+            walks.append(Walk(time_ns, flow, (line,)))
+            seen = set()
+        seen.add(stage)
+    return walks
+
+
+def _drop_text(code: int) -> str:
+    return DROP_TEXT.get(code, f"reason {code}")
+
+
+def _v4(word: int) -> str:
+    """Read an IPv4 address that lies in a host-order word as it lay in the packet."""
+    return str(IPv4Address(word.to_bytes(4, "little")))
+
+
+def _parse(step: Step) -> str:
+    family = _ETHERTYPES.get(step.a, f"ethertype {step.a:#06x}")
+    if family not in {"IPv4", "IPv6"}:
+        return f"{family}, frame {step.b} bytes"
+    return f"{family} {protocol_name(step.len)} to {step.addr}, frame {step.b} bytes"
+
+
+def _source_ip(step: Step) -> str:
+    if step.drop == Drop.INVALID_SOURCE_MAC:
+        return f"not the MAC of endpoint {step.a}"
+    verb = "is" if step.flag else "is not an address of"
+    return f"{step.addr} {verb} endpoint {step.a}, identity {identity_name(step.b)}"
+
+
+def _ct_flow(step: Step, ports: int, flags: int) -> str:
+    side = "IN" if flags & 1 else "OUT"
+    related = " related" if flags & 2 else ""
+    table = "cilium_ct4_global" if step.len == 6 else "cilium_ct_any4_global"
+    return (
+        f"{table} {protocol_name(step.len).upper()} {side} "
+        f":{ports >> 16} -> {step.addr}:{ports & 0xFFFF}{related}"
+    )
+
+
+def _ct_lookup(step: Step) -> str:
+    if step.drop:
+        return f"{protocol_name(step.len)}: no tuple"
+    state = CT_TEXT.get(step.a, "unknown")
+    hit = "hit" if step.flag else "no entry"
+    return f"{_ct_flow(step, step.b, step.c)}: {hit}, state {state}"
+
+
+def _ct_create(step: Step) -> str:
+    side = "IN" if step.c & 1 else "OUT"
+    table = "cilium_ct4_global" if step.len == 6 else "cilium_ct_any4_global"
+    state = CT_TEXT.get(step.a, "unknown")
+    if step.drop:
+        return f"{table} is full"
+    if step.flag:
+        return f"{table} {protocol_name(step.len).upper()} {side}: entry created"
+    return f"{table}: entry stands, state {state}"
+
+
+def _ipcache(step: Step) -> str:
+    if not step.flag:
+        return f"no ipcache entry -> identity {identity_name(step.a)}"
+    entry = f"ipcache {step.addr}/{step.len} -> identity {identity_name(step.a)}"
+    return f"{entry}, tunnel endpoint {_v4(step.b)}" if step.b else f"{entry}, no tunnel"
+
+
+def _policy(step: Step) -> str:
+    head = f"endpoint {step.d}, identity {identity_name(step.c)}, {protocol_name(step.len)}"
+    if step.flag:
+        action = "deny" if step.drop else "allow"
+        return f"{head}: {action} by entry {MATCH_TEXT.get(step.b, step.b)}, rule {step.a}"
+    return f"{head}: no entry" if step.drop else f"{head}: fragmentation needed, always passes"
+
+
+def _local(step: Step) -> str:
+    if not step.flag:
+        return f"{step.addr} is not in cilium_lxc: not on this node"
+    if step.b & 1:
+        return f"cilium_lxc {step.addr} -> the node itself"
+    device = f", ifindex {step.c}" if step.c else ""
+    return f"cilium_lxc {step.addr} -> endpoint {step.a}{device}"
+
+
+def _endpoint(step: Step) -> str:
+    text = _local(step)
+    known = step.flag and not step.b & 1
+    return f"{text}, identity {identity_name(step.d)}" if known else text
+
+
+def _encap(step: Step) -> str:
+    if not step.flag:
+        return "no tunnel endpoint"
+    return f"VXLAN VNI {step.a} to {step.addr}"
+
+
+def _to_stack(step: Step) -> str:
+    return f"{step.addr} is left to the host's stack, TTL {step.a}"
+
+
+def _l3(step: Step) -> str:
+    hop = f"endpoint {step.b}" if 0 < step.b < 0x10000 else "the next hop"
+    left = f"TTL {step.a} -> {step.a - 1}" if step.a else "TTL 0"
+    return f"{left}, MACs of {hop}"
+
+
+def _decap(step: Step) -> str:
+    if not step.flag:
+        return f"not VXLAN, datagram {step.b} bytes from {step.addr}"
+    return f"VXLAN VNI {step.a} from {step.addr}, datagram {step.b} bytes"
+
+
+def _peer(step: Step) -> str:
+    if not step.flag:
+        return f"{step.addr} is in no peers row"
+    behind = f", ipcache says {identity_name(step.c)}" if step.c != step.b else ""
+    tunnel = f" behind {_v4(step.d)}" if step.d else ""
+    return f"peer {step.addr}, VNI {step.a} -> identity {identity_name(step.b)}{behind}{tunnel}"
+
+
+_RENDER: dict[int, Callable[[Step], str]] = {
+    Stage.PARSE: _parse,
+    Stage.SOURCE_IP: _source_ip,
+    Stage.CT_EGRESS: _ct_lookup,
+    Stage.IPCACHE_DST: _ipcache,
+    Stage.POLICY_EGRESS: _policy,
+    Stage.CT_CREATE_EGRESS: _ct_create,
+    Stage.LOCAL: _local,
+    Stage.ENCAP: _encap,
+    Stage.TO_STACK: _to_stack,
+    Stage.TO_OVERLAY: lambda step: f"VNI {step.a}: nothing to rewrite",
+    Stage.TO_NETDEV: lambda step: f"{step.a} bytes to the wire",
+    Stage.FROM_NETDEV: lambda step: f"{step.a} bytes" + (f", VLAN {step.b}" if step.b else ""),
+    Stage.DECAP: _decap,
+    Stage.PEER: _peer,
+    Stage.ENDPOINT: _endpoint,
+    Stage.L3: _l3,
+    Stage.CT_INGRESS: _ct_lookup,
+    Stage.POLICY_INGRESS: _policy,
+    Stage.CT_CREATE_INGRESS: _ct_create,
+    Stage.DELIVER: lambda step: (
+        f"to endpoint {step.a}, ifindex {step.b}, identity {identity_name(step.c)}"
+    ),
+}
