@@ -24,16 +24,23 @@ export PIP_DEFAULT_TIMEOUT := 60
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export DEBIAN_FRONTEND := noninteractive
 
-.PHONY: help demo test asan lint bench clean packages setup root
+rooted := $(filter demo test,$(MAKECMDGOALS))
+ifneq ($(rooted),)
+ifneq ($(shell id -u),0)
+$(error namespaces and TAP devices need root, run: sudo make $(rooted))
+endif
+endif
+
+.PHONY: help demo test asan lint bench clean packages setup
 
 help:
 	@sed -n '/^#/!q; s/^# \?//p' Makefile
 
 # make demo, then look around:  make demo ARGS=--keep
-demo: root setup
+demo: setup
 	@$(BIN)/fwd demo $(ARGS)
 
-test: root setup
+test: setup
 	@$(BIN)/python csrc/gen.py --check
 	@$(BIN)/python -m pytest $(ARGS)
 	@$(MAKE) --no-print-directory asan
@@ -59,12 +66,6 @@ clean:
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 # ---- set-up ----
-
-root:
-	@if [ "$$(id -u)" != 0 ]; then \
-	    echo "this target makes network namespaces and TAP devices, run: sudo make $(MAKECMDGOALS)"; \
-	    exit 2; \
-	fi
 
 setup: packages .build/extension
 

@@ -115,6 +115,15 @@ class Topology:
         with socket.socket(socket.AF_UNIX) as probe:
             return probe.connect_ex(str(node.socket)) == 0
 
+    def fwd(self, node: LabNode, *command: str) -> str:
+        """What ``fwd <command>`` prints, asked of a node's daemon.
+
+        Raises:
+            LabError: the command failed.
+        """
+        argv = [sys.executable, "-m", "fwd", "--socket", str(node.socket), *command]
+        return self.lab.run(None, *argv).stdout
+
     def reload(self, node: LabNode) -> None:
         """SIGHUP a node's daemon; what it made of it stands in its log and API."""
         if node.daemon is not None:

@@ -1,0 +1,135 @@
+"""Commands that run the node or read its file: `run`, `replay`, `config check`, `reload`."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, NoReturn, TextIO
+
+import typer
+
+from fwd.cli.options import Form, FormOption, SocketOption
+from fwd.cli.render import json_object, print_lines
+
+__all__ = ["config_app", "reload", "replay", "run"]
+
+config_app = typer.Typer(help="The node file.", no_args_is_help=True)
+
+ConfigOption = Annotated[Path, typer.Option("--config", metavar="FILE", help="Node file (YAML).")]
+
+
+def run(
+    config: ConfigOption,
+    log_level: Annotated[
+        str, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")
+    ] = "info",
+    log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON lines.")] = False,
+) -> None:
+    """Run the daemon in the foreground; SIGHUP reloads, SIGTERM ends it and cleans up."""
+    import uvloop  # noqa: PLC0415 - only the daemon pays for these
+
+    from fwd.api.server import serving  # noqa: PLC0415
+    from fwd.config.load import ConfigError  # noqa: PLC0415
+    from fwd.control.agent import run_agent  # noqa: PLC0415
+    from fwd.datapath.errors import DatapathError  # noqa: PLC0415
+    from fwd.netlink.errors import LinkError  # noqa: PLC0415
+    from fwd.observe.log import configure_log  # noqa: PLC0415
+
+    try:
+        configure_log(log_level, as_json=log_json)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--log-level") from None
+    try:
+        uvloop.run(run_agent(config, serving))
+    except (ConfigError, DatapathError, LinkError, OSError) as error:
+        _fail(str(error))
+
+
+@config_app.command("check")
+def config_check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Node file (YAML).")],
+) -> None:
+    """Read and compile a node file as the daemon would, and change nothing."""
+    from fwd.config.load import ConfigError, load_node_file  # noqa: PLC0415
+    from fwd.control.compile import compile_world  # noqa: PLC0415
+
+    try:
+        node = load_node_file(file)
+        world = compile_world(node)
+    except ConfigError as error:
+        _fail(str(error))
+    for warning in node.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    print(
+        f"{file}: ok, node {node.node.name}, {len(world.endpoints)} endpoints, "
+        f"{len(world.peers)} peers, {len(world.ipcache)} ipcache entries, "
+        f"{len(world.policy)} policy entries"
+    )
+
+
+def replay(  # noqa: PLR0913 - one parameter an option
+    config: ConfigOption,
+    steps: Annotated[
+        str, typer.Option("--in", metavar="FILE", help="Steps, one JSON object a line.")
+    ] = "-",
+    out: Annotated[str, typer.Option("--out", metavar="FILE", help="Answers, likewise.")] = "-",
+    peer: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Node file of a second node.")
+    ] = None,
+    pcap_in: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Frames instead of steps.")
+    ] = None,
+    port: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Where the frames of --pcap-in come in.")
+    ] = None,
+    pcap_out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Capture what comes out.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Hash seed of the tables.")] = 0,
+) -> None:
+    """Run packets through the same code offline; answers each step as it reads it."""
+    from fwd.control.replay import replay_main  # noqa: PLC0415
+
+    if (pcap_in is None) != (port is None):
+        raise typer.BadParameter("--pcap-in and --port go together")
+    with ExitStack() as stack:
+        status = replay_main(
+            config,
+            steps_in=_open(stack, steps, "r", sys.stdin),
+            out=_open(stack, out, "w", sys.stdout),
+            peer=peer,
+            pcap_in=pcap_in,
+            pcap_out=pcap_out,
+            port=port,
+            seed=seed,
+        )
+    raise typer.Exit(status)
+
+
+def _open(stack: ExitStack, name: str, mode: str, standard: TextIO) -> TextIO:
+    """Open a file for the command's duration; "-" is the standard stream."""
+    if name == "-":
+        return standard
+    try:
+        file: TextIO = stack.enter_context(Path(name).open(mode, encoding="utf-8"))
+    except OSError as error:
+        _fail(f"opening {name}: {error.strerror}, check the path")
+    return file
+
+
+def reload(socket: SocketOption = "", output: FormOption = Form.TEXT) -> None:
+    """Let the daemon read its node file again: all of it, or nothing at an error."""
+    from fwd.api.client import Client  # noqa: PLC0415
+
+    report = Client(socket).post("/v1/reload")
+    if output is Form.JSON:
+        print_lines(json_object(report))
+    else:
+        changes = ", ".join(f"{name} {value}" for name, value in report.items())
+        print(f"reloaded: {changes or 'nothing to change'}")
+
+
+def _fail(text: str) -> NoReturn:
+    typer.echo(f"fwd: {text}", err=True)
+    raise typer.Exit(1)
