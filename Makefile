@@ -45,14 +45,14 @@ test: setup
 	@$(BIN)/python -m pytest $(ARGS)
 	@$(MAKE) --no-print-directory asan
 
-# The suite again on a sanitised build of the same unity.c. The house rules and the namespaces
-# prove nothing more under it; what they run is this library.
+# The suite again, daemons and commands included, on a sanitised build of the same unity.c; only the
+# house rules would prove nothing more.
 asan: setup .build/asan/stamp
 	@so=$$(echo .build/asan/_fwd*.so); \
-	FWD_TEST_EXTENSION="$$PWD/$$so" PYTHONMALLOC=malloc \
-	ASAN_OPTIONS=detect_leaks=0:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	FWD_TEST_EXTENSION="$$PWD/$$so" PYTHONPATH="$$PWD/tests/sanitized" PYTHONMALLOC=malloc \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-	$(BIN)/python -m pytest -m 'not netns' --ignore=tests/test_house.py -p no:cacheprovider $(ARGS)
+	$(BIN)/python -m pytest --ignore=tests/test_house.py -p no:cacheprovider $(ARGS)
 
 lint: setup
 	@$(BIN)/python -m pytest tests/test_house.py -q

@@ -379,7 +379,7 @@ FWD_EXPORT uint32_t fwd_dp_run(struct fwd_dp *dp, uint64_t now_ns, struct fwd_pk
 
 /* fwd_dp_count_drop: the I/O room's drops (243..246) go through the same counter and event. The
  * packet is taken off the column @out->verdict put it in, so that in = out + drops + punts holds;
- * a packet the datapath never saw comes with verdict FWD_DROP and counts as received here. */
+ * a packet the datapath never saw comes with @out NULL and counts as received here. */
 FWD_EXPORT void fwd_dp_count_drop(struct fwd_dp *dp, uint64_t now_ns, enum fwd_drop reason,
                                   enum fwd_dir dir, const struct fwd_pkt *pkt,
                                   const struct fwd_out *out);

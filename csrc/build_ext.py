@@ -21,8 +21,13 @@ CSRC = Path(__file__).resolve().parent
 ROOT = CSRC.parent
 MODULE = "fwd.datapath._fwd"
 RELEASE_FLAGS = ["-O3", "-fno-plt", "-fvisibility=hidden"]
-ASAN_FLAGS = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
-              "-fno-omit-frame-pointer"]
+ASAN_FLAGS = [
+    "-O1",
+    "-g",
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=all",
+    "-fno-omit-frame-pointer",
+]
 COMMON_FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra"]
 
 
@@ -58,7 +63,7 @@ def ffibuilder() -> cffi.FFI:
 class _Backend(_setuptools_backend._BuildMetaBackend):
     """setuptools' backend with the one thing pyproject.toml cannot say: the cffi module."""
 
-    def run_setup(self, setup_script: str = "setup.py") -> None:
+    def run_setup(self, setup_script: str = "setup.py") -> None:  # noqa: ARG002 - the base class's
         import setuptools  # noqa: PLC0415 - needs sys.argv as the backend left it
 
         setuptools.setup(

@@ -121,7 +121,8 @@ def reasons() -> str:
         "|---|---|---|---|",
     ]
     lines += [
-        f"| {number} | {name} | {rest[0]} | {rest[1]} |" for number, name, rest in rows("drop_reasons")
+        f"| {number} | {name} | {rest[0]} | {rest[1]} |"
+        for number, name, rest in rows("drop_reasons")
     ]
     return "\n".join(lines) + "\n"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -21,19 +20,9 @@ EXTENSION = "fwd.datapath._fwd"
 NETNS_TOOLS = ("ip", "ping", "curl")
 
 
-def _load_extension(path: Path) -> None:
-    """Make ``path`` the extension that the binding finds (the sanitiser lane)."""
-    spec = importlib.util.spec_from_file_location(EXTENSION, path)
-    if spec is None or spec.loader is None:
-        message = f"FWD_TEST_EXTENSION={path}: not a loadable extension, run `make asan`"
-        raise pytest.UsageError(message)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    sys.modules[EXTENSION] = module
-
-
-if os.environ.get("FWD_TEST_EXTENSION"):
-    _load_extension(Path(os.environ["FWD_TEST_EXTENSION"]))
+if "FWD_TEST_EXTENSION" in os.environ and EXTENSION not in sys.modules:
+    text = "FWD_TEST_EXTENSION needs tests/sanitized on PYTHONPATH: run make asan"
+    raise pytest.UsageError(text)
 
 # Shared machines stall for seconds: a deadline would test the neighbours.
 settings.register_profile(

@@ -53,8 +53,10 @@ uint32_t tap_read(struct fwd_pump *pump, uint32_t port, uint32_t *n)
                 pump_port_gone(pump, port); /* EBADFD: the namespace died or the link was deleted */
             break;
         }
-        if (got < tap->vnet_hdr_size)
+        if (got < tap->vnet_hdr_size) { /* no TAP does that; spinning on an end of file would */
+            pump_port_gone(pump, port);
             break;
+        }
         taken++;
         struct fwd_pkt *pkt = pump_reset_pkt(pump, kept, port, (uint32_t)got - tap->vnet_hdr_size);
         if (tap_take_header(pkt, at))

@@ -145,17 +145,19 @@ void fwd_dp_count_drop(struct fwd_dp *dp, uint64_t now_ns, enum fwd_drop reason,
                        const struct fwd_pkt *pkt, const struct fwd_out *out)
 {
     struct fwd_pkt frame = *pkt;
-    struct fwd_out copy = *out;
+    struct fwd_out copy = {.ct = FWD_CT_NONE};
+    if (out)
+        copy = *out;
     struct path p = {.dp = dp, .settings = dp->settings, .pkt = &frame, .out = &copy,
                      .now_ns = now_ns, .dir = dir};
-    if (out->verdict == FWD_TX_UNDERLAY && out->port == FWD_PORT_OVERLAY)
+    if (out && out->verdict == FWD_TX_UNDERLAY && out->port == FWD_PORT_OVERLAY)
         pkt_pull(&frame, VXLAN_HLEN); /* counted and captured as the inner frame it was */
-    if (out->verdict == FWD_DROP) {
-        metrics_add(dp->metrics, FWD_METRIC_RECEIVED, FWD_DIR_UNKNOWN, frame.len);
-    } else {
-        struct metric *sent = &dp->metrics->at[verdict_metric(out->verdict)][out->dir];
+    if (out) {
+        struct metric *sent = &dp->metrics->at[verdict_metric(out->verdict)][out->dir & 3];
         sent->packets--;
         sent->bytes -= frame.len;
+    } else {
+        metrics_add(dp->metrics, FWD_METRIC_RECEIVED, FWD_DIR_UNKNOWN, frame.len);
     }
     path_drop(&p, reason);
 }

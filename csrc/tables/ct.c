@@ -71,7 +71,7 @@ enum fwd_drop ct_tuple_load(const struct parsed *parsed, struct ct_tuple *tuple,
         return FWD_DROP_CT_UNKNOWN_L4_PROTOCOL;
     if (!parsed->has_l4 && !parsed->later_fragment)
         return FWD_DROP_CT_TRUNCATED_OR_INVALID_HEADER;
-    if (icmp && !parsed->later_fragment) {
+    if (icmp) {
         ct_load_icmp(parsed, tuple, packet);
         return FWD_DROP_NONE;
     }

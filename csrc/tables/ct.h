@@ -52,7 +52,7 @@ bool ct_map_validate(struct ct_map *map, uint64_t size, uint32_t cap, uint64_t s
                      uint32_t *torn);
 
 /* ct_tuple_load: tuple and action of a parsed packet, unflipped (reference 3.1 and 3.3).
- * Ports of TCP, UDP and SCTP come from @parsed; the caller has put a later fragment's there.
+ * Ports, ICMP type and id come from @parsed; the caller has put a later fragment's there.
  * Return: 0, CT_TRUNCATED_OR_INVALID_HEADER (135) or CT_UNKNOWN_L4_PROTOCOL (137). */
 enum fwd_drop ct_tuple_load(const struct parsed *parsed, struct ct_tuple *tuple,
                             struct ct_packet *packet);

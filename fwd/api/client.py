@@ -7,13 +7,14 @@ import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote, urlencode
 
 __all__ = ["ApiError", "Client", "NotFound", "Unreachable"]
 
 _TIMEOUT_S = 30.0
 _PAGE_ROWS = 1024
+_READ_BYTES = 1 << 16
 
 
 class ApiError(Exception):
@@ -58,6 +59,12 @@ class Client:
         self._path = str(socket_path)
         self._connection: _UnixConnection | None = None
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
     def get(self, path: str, **query: object) -> Any:  # noqa: ANN401 - JSON
         """Fetch one JSON document.
 
@@ -97,9 +104,10 @@ class Client:
             response = self._send(connection, "GET", _target(path, query))
             if response.status != http.client.OK:
                 raise _refusal(response.status, response.read())
-            while line := response.readline():
-                if line.strip():
-                    yield json.loads(line)
+            rest = b""
+            while data := response.read1(_READ_BYTES):  # unlike readline, it tells a break
+                *lines, rest = (rest + data).split(b"\n")
+                yield from map(json.loads, filter(None, lines))
         except (http.client.HTTPException, ConnectionError) as error:
             raise ApiError(f"the daemon at {self._path} broke off the stream: {error}") from error
         finally:

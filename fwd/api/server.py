@@ -7,10 +7,12 @@ as ndjson until one side goes away.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,8 @@ from fwd.observe.monitor import Subscription
 __all__ = ["SocketTakenError", "make_app", "make_metrics_app", "serving"]
 
 _LIMIT_DEFAULT, _LIMIT_MAX = 1024, 4096  # rows a request
-_HEARTBEAT_S = 5.0  # an empty line on a silent stream: finds out that the client has gone
+_LOOK_S = 0.5  # how soon a silent stream finds out that its client has gone
+_LINES = 64  # of a stream, before the loop gets its turn
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SHUTDOWN_S = 2.0
 
@@ -160,6 +163,10 @@ def _refuse(status: int, text: str) -> web.Response:
     return web.json_response({"error": text}, status=status)
 
 
+def _json_text(text: str) -> web.Response:
+    return web.Response(text=text, content_type="application/json")
+
+
 def _number(request: web.Request, name: str, default: int, most: int) -> int:
     text = request.query.get(name)
     if text is None:
@@ -191,7 +198,7 @@ async def _status(request: web.Request) -> web.Response:
 
 
 async def _endpoints(request: web.Request) -> web.Response:
-    return web.json_response({"rows": await views.endpoint_rows(request.app[_AGENT]), "next": 0})
+    return _json_text(await views.render_rows(await views.endpoint_rows(request.app[_AGENT])))
 
 
 async def _endpoint(request: web.Request) -> web.Response:
@@ -207,8 +214,7 @@ async def _ipcache(request: web.Request) -> web.Response:
     if "ip" in request.query:
         return web.json_response(dump.ipcache_record(_ipcache_lookup(request)))
     cursor, limit = _paging(request)
-    page = await views.render_page(dp.ipcache_page, dump.ipcache_record, cursor, limit)
-    return web.json_response(page)
+    return _json_text(await views.render_page(dp.ipcache_page, dump.ipcache_record, cursor, limit))
 
 
 def _ipcache_lookup(request: web.Request) -> IpcacheRow:
@@ -230,28 +236,22 @@ async def _ct(request: web.Request) -> web.Response:
     name = request.query.get("map", "tcp")
     if name not in {"tcp", "any"}:
         raise web.HTTPBadRequest(text=f"map={name!r} is unknown; use tcp or any")
-    cursor, limit = _paging(request)
-    page = await views.render_page(
-        lambda at, n: dp.ct_page(tcp=name == "tcp", cursor=at, limit=n),
-        dump.ct_record,
-        cursor,
-        limit,
-    )
-    return web.json_response(page)
+    pages = partial(views.ct_page, dp, name == "tcp")
+    return _json_text(await views.render_page(pages, dump.ct_record, *_paging(request)))
 
 
 async def _policy(request: web.Request) -> web.Response:
     rows = await views.policy_rows(request.app[_AGENT], _endpoint_id(request))
-    return web.json_response({"rows": rows, "next": 0})
+    return _json_text(await views.render_rows(rows))
 
 
 async def _nodes(request: web.Request) -> web.Response:
-    return web.json_response({"rows": await views.node_rows(request.app[_AGENT]), "next": 0})
+    return _json_text(await views.render_rows(await views.node_rows(request.app[_AGENT])))
 
 
 async def _metrics(request: web.Request) -> web.Response:
     rows = request.app[_AGENT].dp.metrics()
-    return web.json_response({"rows": [metric_json(row) for row in rows], "next": 0})
+    return _json_text(await views.render_rows(map(metric_json, rows)))
 
 
 async def _maps(_request: web.Request) -> web.Response:
@@ -260,10 +260,10 @@ async def _maps(_request: web.Request) -> web.Response:
 
 async def _map(request: web.Request) -> web.Response:
     name = request.match_info["name"]
-    page = await views.map_page(request.app[_AGENT], name, *_paging(request))
-    if page is None:
+    view = views.MAPS.get(name)
+    if view is None:
         raise web.HTTPNotFound(text=f"no map {name!r}; there are: {', '.join(views.MAPS)}")
-    return web.json_response(page)
+    return _json_text(await view(request.app[_AGENT], *_paging(request)))
 
 
 async def _prometheus(request: web.Request) -> web.Response:
@@ -286,9 +286,9 @@ async def _monitor(request: web.Request) -> web.StreamResponse:
             await response.prepare(request)
             await response.write(b"\n")  # the headers leave with the first byte
             await _follow(request, response, subscription)
+            await response.write_eof()
         except ConnectionResetError:
-            return response  # the client has gone: the usual end of a stream
-    await response.write_eof()
+            pass  # the client has gone: the usual end of a stream
     return response
 
 
@@ -296,9 +296,11 @@ async def _follow(
     request: web.Request, response: web.StreamResponse, subscription: Subscription
 ) -> None:
     while subscription.is_open and request.transport is not None:
-        records = await subscription.take(_HEARTBEAT_S)
-        lines = "".join(f"{json.dumps(record, separators=(',', ':'))}\n" for record in records)
-        await response.write(lines.encode() or b"\n")
+        records = await subscription.take(_LOOK_S)
+        for start in range(0, len(records), _LINES):
+            lines = (json.dumps(record) for record in records[start : start + _LINES])
+            await response.write(("\n".join(lines) + "\n").encode())
+            await asyncio.sleep(0)
 
 
 async def _end_streams(app: web.Application) -> None:

@@ -7,6 +7,7 @@ that no answer holds packets up, however long the table.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -16,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 from fwd.config.schema import EndpointSection, NodeFile
 from fwd.control.world import World
 from fwd.datapath.binding import Datapath
-from fwd.model.rows import EndpointRow
+from fwd.model.rows import CtRow, IpcacheRow
 from fwd.model.version import version
 from fwd.observe import dump
 from fwd.observe.metrics import TABLES
@@ -25,17 +26,19 @@ from fwd.observe.monitor import MonitorHub
 __all__ = [
     "MAPS",
     "Agent",
+    "ct_page",
     "endpoint_id",
     "endpoint_rows",
-    "map_page",
     "node_rows",
     "policy_rows",
     "render_page",
+    "render_rows",
     "status",
 ]
 
-_SLICE = 64  # rows made before the loop gets its turn: about half a millisecond
+_SLICE = 32  # rows made or encoded before the loop gets its turn: half a millisecond
 _Row = TypeVar("_Row")
+Record = dict[str, Any]
 
 
 class Agent(Protocol):
@@ -75,23 +78,32 @@ async def _slowly(rows: Iterable[_Row]) -> AsyncIterator[_Row]:
 
 async def render_page(
     page: Callable[[int, int], tuple[list[_Row], int]],
-    render: Callable[[_Row], dict[str, Any]],
+    render: Callable[[_Row], Record],
     cursor: int,
     limit: int,
-) -> dict[str, Any]:
+) -> str:
     """Fill one page of at most ``limit`` rows from ``cursor`` on, slice by slice.
 
     Returns:
-        ``{"rows": [...], "next": cursor}``; next 0 = that was the end.
+        ``{"rows": [...], "next": cursor}`` as text; next 0 = that was the end.
     """
-    out: list[dict[str, Any]] = []
+    out: list[str] = []
     while len(out) < limit:
         rows, cursor = page(cursor, min(_SLICE, limit - len(out)))
-        out += map(render, rows)
+        out += [json.dumps(render(row)) for row in rows]
         if cursor == 0:
             break
         await asyncio.sleep(0)
-    return {"rows": out, "next": cursor}
+    return _page_text(out, cursor)
+
+
+async def render_rows(records: Iterable[Record]) -> str:
+    """Encode all rows of a short table as its one page."""
+    return _page_text([json.dumps(record) async for record in _slowly(records)], 0)
+
+
+def _page_text(rows: list[str], cursor: int) -> str:
+    return f'{{"rows": [{", ".join(rows)}], "next": {cursor}}}'
 
 
 def status(agent: Agent) -> dict[str, Any]:
@@ -143,7 +155,7 @@ def endpoint_id(agent: Agent, text: str) -> int | None:
     return None
 
 
-async def endpoint_rows(agent: Agent) -> list[dict[str, Any]]:
+async def endpoint_rows(agent: Agent) -> list[Record]:
     """All local endpoints by id: the table's row, its addresses, and what the node file adds."""
     addresses: dict[int, list[str]] = {}
     async for lxc in _slowly(agent.dp.lxcs()):
@@ -177,7 +189,7 @@ def _section_fields(section: EndpointSection | None) -> dict[str, Any]:
 # ---- policy, nodes ----
 
 
-async def policy_rows(agent: Agent, lxc_id: int) -> list[dict[str, Any]]:
+async def policy_rows(agent: Agent, lxc_id: int) -> list[Record]:
     """The policy map of one endpoint, by direction and identity."""
     rows = []
     async for row in _slowly(agent.dp.policies()):
@@ -190,7 +202,7 @@ async def policy_rows(agent: Agent, lxc_id: int) -> list[dict[str, Any]]:
     )  # fmt: skip
 
 
-async def node_rows(agent: Agent) -> list[dict[str, Any]]:
+async def node_rows(agent: Agent) -> list[Record]:
     """This node first, then the peers by address."""
     node = agent.node.node
     own = {
@@ -213,54 +225,47 @@ async def node_rows(agent: Agent) -> list[dict[str, Any]]:
 # ---- map dumps ----
 
 
-async def _ipcache_map(agent: Agent, cursor: int, limit: int) -> dict[str, Any]:
-    page = await render_page(agent.dp.ipcache_page, dump.ipcache_record, cursor, limit)
-    page["rows"] = [
-        {"key": record["prefix"], "value": dump.ipcache_value(record), "state": "sync"}
-        for record in page["rows"]
-    ]
-    return page
+def _ipcache_entry(row: IpcacheRow) -> Record:
+    record = dump.ipcache_record(row)
+    return {"key": record["prefix"], "value": dump.ipcache_value(record), "state": "sync"}
 
 
-async def _lxc_map(agent: Agent, _cursor: int, _limit: int) -> dict[str, Any]:
-    endpoints: dict[int, EndpointRow] = {}
-    async for endpoint in _slowly(agent.dp.endpoints()):
-        endpoints[endpoint.lxc_id] = endpoint
-    rows = []
-    async for row in _slowly(agent.dp.lxcs()):
-        value = dump.lxc_value(row, endpoints.get(row.lxc_id))
-        rows.append((row.host, row.addr.version, int(row.addr), f"{row.addr}:0", value))
-    return {
-        "rows": [{"key": key, "value": value, "state": "sync"} for *_, key, value in sorted(rows)],
-        "next": 0,
-    }
+def _ct_entry(row: CtRow) -> Record:
+    record = dump.ct_record(row)
+    return {"key": dump.ct_key(record), "value": dump.ct_value(record), "state": "sync"}
 
 
-async def _ct_map(agent: Agent, cursor: int, limit: int, *, tcp: bool) -> dict[str, Any]:
-    page = await render_page(
-        lambda at, n: agent.dp.ct_page(tcp=tcp, cursor=at, limit=n), dump.ct_record, cursor, limit
+async def _ipcache_map(agent: Agent, cursor: int, limit: int) -> str:
+    return await render_page(agent.dp.ipcache_page, _ipcache_entry, cursor, limit)
+
+
+async def _lxc_map(agent: Agent, _cursor: int, _limit: int) -> str:
+    endpoints = {row.lxc_id: row async for row in _slowly(agent.dp.endpoints())}
+    found = [row async for row in _slowly(agent.dp.lxcs())]
+    found.sort(key=lambda row: (row.host, row.addr.version, int(row.addr)))
+    return await render_rows(
+        {
+            "key": f"{row.addr}:0",
+            "value": dump.lxc_value(row, endpoints.get(row.lxc_id)),
+            "state": "sync",
+        }
+        for row in found
     )
-    page["rows"] = [
-        {"key": dump.ct_key(record), "value": dump.ct_value(record), "state": "sync"}
-        for record in page["rows"]
-    ]
-    return page
 
 
-_MapView = Callable[[Agent, int, int], Awaitable[dict[str, Any]]]
+async def _ct_map(agent: Agent, cursor: int, limit: int, *, tcp: bool) -> str:
+    return await render_page(partial(ct_page, agent.dp, tcp), _ct_entry, cursor, limit)
 
-MAPS: Mapping[str, _MapView] = {
+
+def ct_page(dp: Datapath, tcp: bool, cursor: int, limit: int) -> tuple[list[CtRow], int]:
+    """``Datapath.ct_page`` with the arguments in the order that ``render_page`` gives them."""
+    return dp.ct_page(tcp=tcp, cursor=cursor, limit=limit)
+
+
+MAPS: Mapping[str, Callable[[Agent, int, int], Awaitable[str]]] = {
     "cilium_ipcache": _ipcache_map,
     "cilium_lxc": _lxc_map,
     "cilium_ct4_global": partial(_ct_map, tcp=True),
     "cilium_ct_any4_global": partial(_ct_map, tcp=False),
 }
-"""Map dumps by Cilium's names; each takes agent, cursor and limit."""
-
-
-async def map_page(agent: Agent, name: str, cursor: int, limit: int) -> dict[str, Any] | None:
-    """One page of the map called ``name``; None = there is no such map."""
-    view = MAPS.get(name)
-    if view is None:
-        return None
-    return {"name": name} | await view(agent, cursor, limit)
+"""Map dumps by Cilium's names; each takes agent, cursor and limit and gives one page."""

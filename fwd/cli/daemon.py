@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, NoReturn, TextIO
+from typing import Annotated, Any, NoReturn, TextIO, cast
 
 import typer
 
@@ -41,9 +42,10 @@ def run(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--log-level") from None
     try:
-        uvloop.run(run_agent(config, serving))
+        status = uvloop.run(run_agent(config, serving))
     except (ConfigError, DatapathError, LinkError, OSError) as error:
         _fail(str(error))
+    raise typer.Exit(status)
 
 
 @config_app.command("check")
@@ -68,7 +70,7 @@ def config_check(
     )
 
 
-def replay(  # noqa: PLR0913 - one parameter an option
+def replay(  # noqa: PLR0913, PLR0917 - one parameter an option
     config: ConfigOption,
     steps: Annotated[
         str, typer.Option("--in", metavar="FILE", help="Steps, one JSON object a line.")
@@ -112,22 +114,36 @@ def _open(stack: ExitStack, name: str, mode: str, standard: TextIO) -> TextIO:
     if name == "-":
         return standard
     try:
-        file: TextIO = stack.enter_context(Path(name).open(mode, encoding="utf-8"))
+        file = Path(name).open(mode, encoding="utf-8")  # noqa: SIM115 - the stack closes it
     except OSError as error:
         _fail(f"opening {name}: {error.strerror}, check the path")
-    return file
+    return cast("TextIO", stack.enter_context(file))
 
 
 def reload(socket: SocketOption = "", output: FormOption = Form.TEXT) -> None:
     """Let the daemon read its node file again: all of it, or nothing at an error."""
     from fwd.api.client import Client  # noqa: PLC0415
 
-    report = Client(socket).post("/v1/reload")
+    with Client(socket) as client:
+        report = client.post("/v1/reload")
     if output is Form.JSON:
         print_lines(json_object(report))
     else:
-        changes = ", ".join(f"{name} {value}" for name, value in report.items())
-        print(f"reloaded: {changes or 'nothing to change'}")
+        print_lines(_report_lines(report))
+
+
+def _report_lines(report: dict[str, Any]) -> Iterator[str]:
+    """What a reload has changed; nothing at all is said too."""
+    yield f"reloaded, revision {report['revision']}"
+    for verb, names in report.get("endpoints", {}).items():
+        if names:
+            yield f"  endpoints {verb}: {', '.join(names)}"
+    for name, counts in report.get("tables", {}).items():
+        changes = ", ".join(f"{count} {verb}" for verb, count in counts.items() if count)
+        if changes:
+            yield f"  {name}: {changes}"
+    for note in report.get("notes", []):
+        yield f"  note: {note}"
 
 
 def _fail(text: str) -> NoReturn:

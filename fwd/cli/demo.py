@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fwd.api.client import ApiError, Client, Unreachable
+from fwd.api.client import ApiError, Client
+from fwd.config.load import ConfigError
 from fwd.control.lab import Lab, LabError
 from fwd.control.topology import LabNode, Topology, read_node_file
 
@@ -42,6 +43,8 @@ ROWS = {0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}
 app = typer.Typer(
     help="The seed's walk on real traffic: curl in a pod on node1, nginx on node2.",
     invoke_without_command=True,
+    add_completion=False,
+    rich_markup_mode=None,
 )
 
 
@@ -75,7 +78,8 @@ class Monitor:
 
     def listening(self) -> bool:
         """Whether the daemon has this listener, so that no packet is missed."""
-        return bool(Client(self.node.socket).get("/v1/status")["monitor"]["listeners"])
+        with contextlib.closing(Client(self.node.socket)) as client:
+            return bool(client.get("/v1/status")["monitor"]["listeners"])
 
     def wait_tcp_walk(self) -> Walked:
         """The first TCP packet on this node, to its end.
@@ -94,10 +98,15 @@ class Monitor:
 
     @staticmethod
     def _walk(steps: list[dict[str, Any]], of: dict[str, Any]) -> Walked:
+        """Order the packet's lines; a stage that runs again belongs to the row that runs it."""
         mine = [
             one for one in steps if (one["mark"], one["time_ns"]) == (of["mark"], of["time_ns"])
         ]
-        return Walked([str(one["walk"]) for one in mine], {int(one["row"]) for one in mine})
+        lines, row = [], 0
+        for one in mine:
+            row = max(row, int(one["row"]))
+            lines.append(f"{row:>2}{str(one['walk'])[2:]}")
+        return Walked(lines, {int(one["row"]) for one in mine})
 
 
 @app.callback(invoke_without_command=True)
@@ -115,7 +124,7 @@ def demo(
     signal.signal(signal.SIGHUP, _interrupt)
     try:
         status = _run(keep=keep, configs=config_dir or _default_configs())
-    except (DemoError, LabError, Unreachable, ApiError) as error:
+    except (DemoError, LabError, ConfigError, ApiError) as error:
         print(f"fwd demo: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:

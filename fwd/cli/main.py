@@ -6,7 +6,7 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 daemon not reachable, 4 no such object, 5
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
@@ -16,26 +16,26 @@ from fwd.cli.monitor import monitor
 from fwd.cli.options import RootSocketOption
 from fwd.cli.status import status
 
-if TYPE_CHECKING:
-    from typer import Context
-
 __all__ = ["app", "main"]
 
 _EXIT_FAILED, _EXIT_UNREACHABLE, _EXIT_NOT_FOUND = 1, 3, 4
 
 
 class _Group(TyperGroup):
-    """Loads `fwd demo` when it is asked for: it pulls in what no other command needs."""
+    """Loads `fwd demo` when it is asked for: it pulls in what no other command needs.
 
-    def list_commands(self, ctx: Context) -> list[str]:
+    Contexts and commands are of typer's private click: Any is the only name they have.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401
         return [*super().list_commands(ctx), "demo"]
 
-    def get_command(self, ctx: Context, cmd_name: str):
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401
         if cmd_name != "demo":
             return super().get_command(ctx, cmd_name)
         from fwd.cli.demo import app as demo  # noqa: PLC0415
 
-        return typer.main.get_command(demo)
+        return typer.main.get_group(demo)
 
 
 app = typer.Typer(

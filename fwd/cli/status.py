@@ -33,11 +33,13 @@ def status(
     if output is Form.JSON:
         print_lines(json_object(answer))
     elif brief:
-        print("OK" if healthy else f"degraded: {_endpoints_text(answer)}")
+        print("OK" if healthy else f"degraded: endpoints {_endpoints_text(answer)}")
     else:
         print_lines(fields(_pairs(answer, healthy=healthy)))
     if wait is not None and not healthy:
-        typer.echo(f"fwd: not ready after {wait:g} s: {_endpoints_text(answer)}", err=True)
+        typer.echo(
+            f"fwd: not ready after {wait:g} s: endpoints {_endpoints_text(answer)}", err=True
+        )
         raise typer.Exit(_EXIT_TIMED_OUT)
     if brief and not healthy:
         raise typer.Exit(1)
@@ -47,12 +49,12 @@ def _fetch(socket: str, wait_s: float | None) -> dict[str, Any]:
     """Ask once, or until all is ready or ``wait_s`` is over."""
     from fwd.api.client import Client, Unreachable  # noqa: PLC0415 - starts fast without
 
-    client = Client(socket)
     deadline = time.monotonic() + (wait_s or 0)
     while True:
         in_time = wait_s is not None and time.monotonic() < deadline
         try:
-            answer: dict[str, Any] = client.get("/v1/status")
+            with Client(socket) as client:
+                answer: dict[str, Any] = client.get("/v1/status")
         except Unreachable as error:
             if wait_s is None:
                 raise
@@ -72,7 +74,7 @@ def _is_ready(answer: dict[str, Any]) -> bool:
 
 def _endpoints_text(answer: dict[str, Any]) -> str:
     endpoints = answer["endpoints"]
-    text = f"{endpoints['states'].get(_READY, 0)} of {endpoints['total']} endpoints ready"
+    text = f"{endpoints['states'].get(_READY, 0)} of {endpoints['total']} ready"
     others = sorted(item for item in endpoints["states"].items() if item[0] != _READY)
     return text + "".join(f", {count} {state}" for state, count in others)
 
@@ -87,10 +89,18 @@ def _pairs(answer: dict[str, Any], *, healthy: bool) -> Iterator[tuple[str, obje
     yield "Config", f"{answer['config']}, revision {answer['revision']}"
     yield "Endpoints", _endpoints_text(answer)
     yield "Peers", answer["peers"]
-    yield "Tables", ", ".join(
-        f"{name} {table['count']}/{table['cap']}" for name, table in tables.items()
-    )
+    yield "Conntrack", _fill(tables, conntrack=True)
+    yield "Tables", _fill(tables, conntrack=False)
     if answer["pump"]:
         pump = answer["pump"]
         yield "Packets", f"{pump.get('rx_packets', 0)} in, {pump.get('tx_packets', 0)} out"
     yield "Monitor", f"{monitor['listeners']} listeners, {monitor['lost']} events lost"
+
+
+def _fill(tables: dict[str, dict[str, int]], *, conntrack: bool) -> str:
+    """``name count/cap`` of the conntrack maps, or of all other tables."""
+    return ", ".join(
+        f"{name.removeprefix('ct_')} {table['count']}/{table['cap']}"
+        for name, table in tables.items()
+        if name.startswith("ct_") is conntrack
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
+from ipaddress import ip_address
 from typing import Annotated, Any
 
 import typer
@@ -45,13 +46,15 @@ def rows(socket: str, path: str, **query: object) -> Iterator[dict[str, Any]]:
     """Walk a table of the API page by page."""
     from fwd.api.client import Client  # noqa: PLC0415 - only who asks pays for it
 
-    return Client(socket).rows(path, **query)
+    with Client(socket) as client:
+        yield from client.rows(path, **query)
 
 
 def _object(socket: str, path: str, **query: object) -> dict[str, Any]:
     from fwd.api.client import Client  # noqa: PLC0415
 
-    answer: dict[str, Any] = Client(socket).get(path, **query)
+    with Client(socket) as client:
+        answer: dict[str, Any] = client.get(path, **query)
     return answer
 
 
@@ -164,6 +167,10 @@ def ipcache_get(
     output: FormOption = Form.TEXT,
 ) -> None:
     """Show the longest prefix that holds an address."""
+    try:
+        ip_address(ip)
+    except ValueError:
+        raise typer.BadParameter(f"{ip!r} is not an IP address, like 10.244.2.171") from None
     record = _object(socket, "/v1/ipcache", ip=ip)
     if output is Form.JSON:
         print_lines(json_object(record))

@@ -75,7 +75,6 @@ class _Document:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.lines: dict[KeyPath, int] = {}
-        self._open: set[int] = set()
 
     def read(self, text: str) -> dict[str, Any]:
         """Parse ``text``; every mapping gets its line under ``LINE_KEY``."""
@@ -101,13 +100,8 @@ class _Document:
     def _plain(self, value: object, path: KeyPath) -> Any:  # noqa: ANN401 - any YAML value
         if not isinstance(value, CommentedMap | CommentedSeq):
             return _scalar(value)
-        if id(value) in self._open:
-            msg = self.line(path, "an alias leads back into itself, write the value out")
-            raise ConfigError(msg)
-        self._open.add(id(value))
         keys = value.keys() if isinstance(value, CommentedMap) else range(len(value))
         plain = {key: self._child(value, key, (*path, key)) for key in keys}
-        self._open.discard(id(value))
         if isinstance(value, CommentedMap):
             return plain | {LINE_KEY: self.lines[path]}
         return list(plain.values())
@@ -189,6 +183,8 @@ _TYPES = {
 
 def _shown(value: object) -> str:
     """Return what the user wrote, short enough for one line."""
+    if value is None:
+        return "an empty value"
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, list):

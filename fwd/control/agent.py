@@ -16,20 +16,20 @@ import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fwd.config.load import ConfigError, load_node_file
 from fwd.control.apply import apply, diff
 from fwd.control.compile import compile_world
 from fwd.control.endpoints import EndpointDevices
 from fwd.control.policy import DIRECTIONS, explain
-from fwd.control.preflight import at_line, check_start, pod_mtu
+from fwd.control.preflight import check_start, pod_mtu
+from fwd.control.reload import count_changes, refuse_fixed
 from fwd.control.sweep import ConntrackSweep, purge
 from fwd.datapath import slowpath
-from fwd.datapath.binding import PORT_OVERLAY, Datapath
+from fwd.datapath.binding import Datapath
 from fwd.datapath.errors import DatapathError
 from fwd.datapath.pump import PumpLoop
-from fwd.netlink.errors import LinkError
 from fwd.netlink.tunnel import open_tunnel_socket
 from fwd.observe.log import get_logger
 from fwd.observe.monitor import MonitorHub
@@ -39,14 +39,302 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from fwd.config.schema import NodeFile
-    from fwd.control.apply import ApplyReport
     from fwd.control.world import World
     from fwd.datapath.binding import Event, Punt
     from fwd.model.rows import Address
 
 __all__ = ["Agent", "Serving", "run_agent"]
 
-Serving = "Callable[[Agent], AbstractAsyncContextManager[None]]"
-"""Listens for clients of an agent while the context is open (fwd/api/server.py: ``serving``)."""
+Serving: TypeAlias = "Callable[[Agent], AbstractAsyncContextManager[None]]"
+"""Listens for an agent's clients while the context is open (``serving`` in fwd/api/server.py)."""
 
+_VERDICT_EVENT = 5
+"""FWD_EVENT_VERDICT of csrc/abi.h."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_SWITCH_INTERVAL_S = 0.0005
+"""Longest time another thread may keep the GIL from the loop, and so from packets."""
+
+
+class Agent:
+    """One node's daemon.
+
+    Args:
+        path: of the node file, read at start and at every reload.
+        serving: listens for clients once everything runs.
+    """
+
+    node: NodeFile
+    world: World
+    dp: Datapath
+    monitor: MonitorHub
+
+    def __init__(self, path: Path, serving: Serving) -> None:
+        self.path = path
+        self.started_at = 0.0
+        """Seconds since the epoch."""
+        self._serving = serving
+        self._log = get_logger()
+        self._stack = AsyncExitStack()
+        self._switching = asyncio.Lock()
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._slowpath: dict[int, _SlowPathPort] = {}
+        self._mtu = 0
+
+    async def start(self) -> None:
+        """Start the daemon; when it returns, packets flow and clients are answered.
+
+        Raises:
+            ConfigError: the node file is wrong, or asks for what this host does not have.
+            LinkError: the host or our rights lack something.
+            DatapathError: the tables cannot be made.
+            OSError: a socket for clients cannot be had.
+            Whatever it raises, nothing is left behind.
+        """
+        node = await asyncio.to_thread(load_node_file, self.path)
+        for warning in node.warnings:
+            self._log.warning(warning)
+        device = await check_start(node)
+        self._mtu = pod_mtu(node, device)
+        async with AsyncExitStack() as stack:
+            await self._compose(node, stack)
+            self._stack = stack.pop_all()
+        self._log.info("started", node=node.node.name, ip=str(node.node.ip), device=device.name,
+                       endpoints=len(node.endpoints), mtu=self._mtu)  # fmt: skip
+
+    async def stop(self) -> None:
+        """Stop serving, take every device down and forget all connections."""
+        await self._stack.aclose()
+        self._log.info("stopped")
+
+    async def reload(self) -> dict[str, Any]:
+        """Read the node file again and change what differs, all or nothing.
+
+        Returns:
+            ``revision``, ``endpoints`` (names ``added``, ``removed``, ``replaced``), ``tables``
+            (rows ``added``, ``changed``, ``removed`` of each) and ``notes``.
+
+        Raises:
+            ConfigError: the file is wrong or its devices cannot be made; nothing was changed.
+            DatapathError: the tables cannot hold it; nothing was changed.
+        """
+        async with self._switching:
+            node = await asyncio.to_thread(load_node_file, self.path)
+            refuse_fixed(self.node, node)
+            report = await self._switch(node, self.node, self.world)
+        self._log.info("reloaded", **report)
+        return report
+
+    def status(self) -> dict[str, Any]:
+        """Return what only the daemon knows of itself."""
+        return {
+            "state": "running",
+            "tunnel": {
+                "protocol": self.node.tunnel.protocol,
+                "port": self.node.tunnel.port,
+                "mtu": self._mtu,
+            },
+            "sweep": {"runs": self._sweep.runs, "deleted": self._sweep.deleted},
+        }
+
+    def pump_stats(self) -> dict[str, int]:
+        """Return the counters of the I/O room and of what stands around it."""
+        return self._pump.pump.stats() | {
+            "punt_write_errors": self._pump.punt_write_errors,
+            "devices_lost": self._devices.lost,
+        }
+
+    def endpoint_states(self) -> dict[int, str]:
+        """Return lxc_id to ``ready`` or ``gone``."""
+        return self._devices.states()
+
+    # ---- composition ----
+
+    async def _compose(self, node: NodeFile, stack: AsyncExitStack) -> None:
+        """Make everything in the order of need; ``stack`` undoes it in the reverse order."""
+        self.dp = _create_datapath(compile_world(node))
+        stack.callback(self.dp.close)
+        udp = None
+        if node.tunnel.protocol == "vxlan":
+            udp = await open_tunnel_socket(node.node.ip, node.tunnel.port)
+            stack.callback(udp.close)
+        self._pump = PumpLoop(self.dp, self._answer, self._device_gone)
+        stack.callback(self._pump.close)
+        self._devices = EndpointDevices(self._pump.pump, self._mtu)
+        stack.push_async_callback(self._devices.close)
+        await self._switch(node, node, None)
+        if udp is not None:
+            self._pump.pump.add_udp(udp.fileno())
+        self._pump.start()
+        self.monitor = MonitorHub(self.dp, self._rule_of, self._ifname_of)
+        stack.callback(self.monitor.close)
+        self.monitor.refresh_mask()
+        stack.push_async_callback(self._end_tasks)
+        self._sweep = ConntrackSweep(self.dp)
+        self.spawn(self._sweep.run(), "sweep")
+        self.started_at = time.time()
+        await stack.enter_async_context(self._serving(self))
+
+    async def _switch(self, node: NodeFile, old: NodeFile, world: World | None) -> dict[str, Any]:
+        """Go over from ``old`` and its ``world`` to ``node``, or raise and stay."""
+        change = await self._devices.prepare(node)
+        try:
+            new = await asyncio.to_thread(compile_world, node, change.links)
+            ops = diff(world, new)
+            report = apply(self.dp, ops)
+        except BaseException:
+            await self._devices.rollback(old, change)
+            raise
+        self.node, self.world = node, new
+        self._slowpath = {
+            one.id: _SlowPathPort(one.mac, one.node_mac, frozenset(one.ip))
+            for one in node.endpoints
+        }
+        self.dp.generation += 1
+        await self._devices.commit(change)
+        if report.gone_addrs:
+            self.spawn(purge(self.dp, report.gone_addrs), "purge")
+        fresh, left = ({d.name for d in some} for some in (change.fresh, change.replaced))
+        removed = {device.name for device in change.removed} | left - change.wanted.keys()
+        return {
+            "revision": self.dp.generation,
+            "endpoints": {
+                "added": sorted(fresh - left),
+                "removed": sorted(removed),
+                "replaced": sorted(fresh & left),
+            },
+            "tables": count_changes(ops),
+            "notes": list(report.notes),
+        }
+
+    def spawn(self, work: Coroutine[object, object, object], name: str) -> None:
+        """Run something beside; it is cancelled at the end and its failure is logged."""
+        task = asyncio.get_running_loop().create_task(work, name=f"fwd-{name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._task_ended)
+
+    def _task_ended(self, task: asyncio.Task[object]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._log.error("task failed", task=task.get_name(), exc_info=error)
+
+    async def _end_tasks(self) -> None:
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # ---- what the pump and the monitor ask ----
+
+    def _answer(self, punt: Punt) -> bytes | None:
+        port = self._slowpath.get(punt.port)
+        if port is None:
+            return None
+        routers = self.node.node.router_ip
+        return slowpath.answer(punt.data, port.mac, port.node_mac, port.ips, routers)
+
+    def _device_gone(self, port: int) -> None:
+        device = self._devices.mark_gone(port)
+        name = device.name if device else None
+        self._log.warning(
+            "device gone: its namespace or eth0 was deleted; make it again and reload, or remove "
+            "the endpoint from the node file",
+            endpoint=name,
+            id=port,
+        )
+
+    def _rule_of(self, event: Event) -> Mapping[str, Any] | None:
+        ingress = event.dir == DIRECTIONS["ingress"]
+        direction = next((name for name, code in DIRECTIONS.items() if code == event.dir), None)
+        return explain(
+            self.world.rules,
+            -event.verdict if event.type == _VERDICT_EVENT else event.subtype,
+            event.rule_id,
+            self.world.names.get(event.policy_endpoint),
+            direction,
+            identity=event.src_identity if ingress else event.dst_identity,
+            proto=event.proto,
+            port=event.dst_port,
+        )
+
+    def _ifname_of(self, ifindex: int) -> str | None:
+        rows = (row.lxc_id for row in self.world.endpoints if row.ifindex == ifindex)
+        lxc_id = next(rows, None)
+        return next((one.ifname for one in self.node.endpoints if one.id == lxc_id), None)
+
+
+async def run_agent(path: Path, serving: Serving) -> int:
+    """Run a daemon until SIGTERM or SIGINT takes it down; SIGHUP reloads.
+
+    Args:
+        path: of the node file.
+        serving: listens for clients once everything runs.
+
+    Returns:
+        The exit code, 0: an orderly end.
+
+    Raises:
+        ConfigError: the node file is at fault.
+        LinkError, DatapathError, OSError: the host is; as ``Agent.start``.
+    """
+    loop = asyncio.get_running_loop()
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    agent = Agent(path, serving)
+    ending = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ending.set)
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)  # too early: the file is being read
+    try:
+        return await _run(agent, ending)
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.remove_signal_handler(number)
+
+
+async def _run(agent: Agent, ending: asyncio.Event) -> int:
+    start = asyncio.ensure_future(agent.start())
+    end = asyncio.ensure_future(ending.wait())
+    await asyncio.wait({start, end}, return_when=asyncio.FIRST_COMPLETED)
+    if not start.done():
+        start.cancel()
+    try:
+        await start
+    except asyncio.CancelledError:
+        return 0
+    finally:
+        if start.cancelled() or start.exception() is not None:
+            end.cancel()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, lambda: agent.spawn(_reload(agent), "reload"))
+    await end
+    await agent.stop()
+    return 0
+
+
+async def _reload(agent: Agent) -> None:
+    try:
+        await agent.reload()
+    except (ConfigError, DatapathError) as error:
+        get_logger().error("reload refused, nothing was changed", error=str(error))
+
+
+@dataclass(frozen=True, slots=True)
+class _SlowPathPort:
+    """What the slow path has to know of a port."""
+
+    mac: bytes
+    node_mac: bytes
+    ips: frozenset[Address]
+
+
+def _create_datapath(world: World) -> Datapath:
+    """Make an empty arena of the world's size; its seed is secret, so hashes cannot be aimed."""
+    params = replace(
+        world.params,
+        hash_seed=secrets.randbits(64),
+        boot_id=bytes.fromhex(_BOOT_ID.read_text().strip().replace("-", "")),
+    )
+    memory = os.memfd_create("fwd-arena", os.MFD_CLOEXEC)
+    try:
+        return Datapath.create(params, memory)
+    finally:
+        os.close(memory)  # the mapping holds it

@@ -3,9 +3,9 @@
 All or nothing (D12): capacities are compared before the first write, and a refused row takes back
 what was written before it. ``diff`` is pure; ``apply`` touches the one datapath it is given.
 
-The order keeps every moment at least as strict as the stricter of both worlds. What goes stops
-being reachable first. Then policy only shrinks (denies come, allows go), identities change, and
-only then policy grows (allows come, denies go); what is new becomes reachable last.
+The order is such that no moment allows what neither world allows. What goes stops being reachable
+first. Then policy only shrinks (denies come, allows go), identities change, and only then policy
+grows (allows come, denies go); what is new becomes reachable last.
 """
 
 from __future__ import annotations

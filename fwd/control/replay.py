@@ -27,6 +27,7 @@ nothing was sent to it. ``"node": 2`` in any step means the peer (its ports, its
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from contextlib import ExitStack
@@ -184,6 +185,8 @@ def _tell(text: str) -> None:
 
 
 def _answer_lines(replay: Replay, lines: TextIO) -> Iterator[dict[str, Any]]:
+    if isinstance(lines, io.TextIOWrapper):
+        lines.reconfigure(errors="replace")  # bytes that are no text make a bad line, not an end
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 
+from fwd.config.load import load_node_file
 from fwd.control.lab import LabError
 
 if TYPE_CHECKING:
@@ -30,7 +31,12 @@ START_TIMEOUT_S = 30.0
 
 
 def read_node_file(path: Path) -> dict[str, Any]:
-    """A node file as plain data, to be changed before a lab uses it."""
+    """A node file as plain data, to be changed before a lab uses it.
+
+    Raises:
+        ConfigError: the daemon would not take it either.
+    """
+    load_node_file(path)
     loaded: dict[str, Any] = YAML(typ="safe").load(path)
     return loaded
 

@@ -108,8 +108,8 @@ def settings_c(ffi: Any, settings: Settings) -> Any:
 
 def settings_py(ffi: Any, row: Any) -> Settings:
     """Settings of a ``struct fwd_settings *``."""
-    plain = {name: int(getattr(row, name)) for name in _PLAIN_SETTINGS}
-    flags = {name: bool(getattr(row, name)) for name in _FLAG_SETTINGS}
+    plain: dict[str, Any] = {name: int(getattr(row, name)) for name in _PLAIN_SETTINGS}
+    flags: dict[str, Any] = {name: bool(getattr(row, name)) for name in _FLAG_SETTINGS}
     bits = bytes(ffi.buffer(row.vlan_allowed))
     return Settings(
         **plain,
@@ -162,9 +162,8 @@ def ipcache_c(ffi: Any, lib: Any, row: IpcacheRow) -> Any:
     out = ipcache_key_c(ffi, row.prefix)
     out.identity = row.identity
     out.tunnel_endpoint.b = addr_bytes(row.tunnel_endpoint)
-    out.flags = (
-        lib.FWD_IPCACHE_SKIP_TUNNEL * row.skip_tunnel
-        | lib.FWD_IPCACHE_HAS_TUNNEL * (row.tunnel_endpoint is not None)
+    out.flags = lib.FWD_IPCACHE_SKIP_TUNNEL * row.skip_tunnel | lib.FWD_IPCACHE_HAS_TUNNEL * (
+        row.tunnel_endpoint is not None
     )
     return out
 
@@ -174,7 +173,7 @@ def ipcache_py(lib: Any, ffi: Any, row: Any) -> IpcacheRow:
     addr = addr_py(ffi, row.prefix)
     length = int(row.prefix_len)
     prefix: Network = (
-        IPv4Network((addr, length)) if int(row.family) == 4 else IPv6Network((addr, length))  # noqa: PLR2004 - the family's name is its number
+        IPv4Network((addr, length)) if int(row.family) == 4 else IPv6Network((addr, length))
     )
     return IpcacheRow(
         prefix,

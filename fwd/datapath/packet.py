@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
+from typing import TYPE_CHECKING
 
-from fwd.model.enums import Verdict
-from fwd.model.rows import Address
+if TYPE_CHECKING:
+    from fwd.model.enums import Verdict
+    from fwd.model.rows import Address
 
 __all__ = [
     "CT_NONE",

@@ -10,7 +10,7 @@ import contextlib
 import os
 import socket
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_interface
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +104,7 @@ async def plug(tap_name: str, netns_fd: int, link: PodLink) -> int:
     """
     # The kernel answers only after it has waited for its readers, 20 ms a device: packets must not
     # wait with us, so a thread with a loop of its own does it.
-    return await asyncio.to_thread(asyncio.run, _plug(tap_name, netns_fd, link))
+    return await asyncio.to_thread(lambda: asyncio.run(_plug(tap_name, netns_fd, link)))
 
 
 async def device_of(address: Address) -> Device | None:
@@ -113,7 +113,7 @@ async def device_of(address: Address) -> Device | None:
         index = 0
         async for entry in await ipr.addr("dump"):
             text = entry.get("local") or entry.get("address")
-            if text is not None and ip_address(text) == address:
+            if text is not None and _carries(f"{text}/{entry['prefixlen']}", address):
                 index = entry["index"]
         if index == 0:
             return None
@@ -183,6 +183,13 @@ async def _route(pod: LoopIPRoute, index: int, link: PodLink) -> None:
             "add", family=family, dst=f"{router}/{router.max_prefixlen}", oif=index, **on_link
         )
         await pod.route("add", family=family, dst="default", gateway=str(router), oif=index)
+
+
+def _carries(interface: str, address: Address) -> bool:
+    own = ip_interface(interface)
+    if own.is_loopback:  # lo has every address of its prefix
+        return address in own.network
+    return own.ip == address
 
 
 def _has_ipv6(addresses: Sequence[Address]) -> bool:

@@ -59,7 +59,7 @@ def event_record(
         "source": event.source,
     }
     if kind == "step":
-        return record | _step_fields(event)
+        return record | _step_fields(event, rule)
     dissection = dissect(_frame(event))
     record |= {
         "bytes": event.len_orig,
@@ -95,7 +95,7 @@ def _no_fields(_event: Event, _ifname: str | None) -> dict[str, Any]:
     return {}
 
 
-def _step_fields(event: Event) -> dict[str, Any]:
+def _step_fields(event: Event, rule: Mapping[str, Any] | None) -> dict[str, Any]:
     step = event.step
     info = STAGE_INFO.get(step.stage)
     return {
@@ -103,8 +103,8 @@ def _step_fields(event: Event) -> dict[str, Any]:
         "stage": info.function if info else str(step.stage),
         "seed": info.seed if info else None,
         "drop": _drop_object(step.drop) if step.drop else None,
-        "walk": step_line(step),
-    }
+        "walk": step_line(step, rule_text(rule) if rule else None),
+    } | ({"rule": dict(rule)} if rule else {})
 
 
 def _trace_fields(event: Event, ifname: str | None) -> dict[str, Any]:

@@ -11,7 +11,9 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
+from fwd.model.enums import Drop
 from fwd.observe.events import EVENT_TYPES, event_record, lost_record
+from fwd.observe.walk import policy_rule_id
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping
@@ -28,6 +30,7 @@ DEFAULT_TYPES = frozenset({"drop", "trace", "policy-verdict"})
 
 _ALIASES = {"verdict": "policy-verdict"}
 _ALWAYS = MONITOR_TYPES["drop"]
+_POLICY_DROPS = frozenset({Drop.POLICY_DENIED, Drop.POLICY_DENY})
 _TURN = 32  # events converted before the loop gets its turn: about half a millisecond
 _RING_READ = 4096  # events discarded at most when the first listener arrives
 
@@ -175,7 +178,7 @@ class MonitorHub:
             self._task = None
 
     def refresh_mask(self) -> None:
-        """Write what listeners want into the settings; call it after every ``set_settings``."""
+        """Write what listeners want into the settings, which a reload leaves alone."""
         mask = _ALWAYS
         for subscription in self._subscriptions:
             for name in subscription.types:
@@ -214,14 +217,21 @@ class MonitorHub:
         listeners = [one for one in self._subscriptions if kind in one.types]
         if not listeners:
             return
-        decided = kind in {"drop", "policy-verdict"}
         record = event_record(
             event,
-            rule=self._rule_of(event) if decided else None,
+            rule=self._rule(event, kind),
             ifname=self._ifname_of(event.ifindex) if event.ifindex else None,
         )
         for subscription in listeners:
             subscription.offer(record)
+
+    def _rule(self, event: Event, kind: str) -> Mapping[str, Any] | None:
+        """The rule behind what this event reports; traces and other drops report none."""
+        if kind == "step":
+            rule_id = policy_rule_id(event.step)
+            return self._rule_of(replace(event, rule_id=rule_id)) if rule_id else None
+        decided = kind == "policy-verdict" or (kind == "drop" and event.subtype in _POLICY_DROPS)
+        return self._rule_of(event) if decided else None
 
     async def _poll(self) -> None:
         while self._subscriptions:

@@ -50,8 +50,9 @@ def read_pcap(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
     Raises:
         PcapError: not a capture of Ethernet frames, or cut off.
     """
+    whole = _WholeReads(file)
     try:
-        reader = dpkt.pcap.UniversalReader(file)
+        reader = dpkt.pcap.UniversalReader(whole)
     except (ValueError, dpkt.UnpackError) as error:
         msg = f"{name}: not a capture file ({error}), write one with tcpdump -w"
         raise PcapError(msg) from error
@@ -61,11 +62,32 @@ def read_pcap(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
     count = 0
     try:
         for time_s, frame in reader:
+            whole.check()
             count += 1
             yield int(Decimal(str(time_s)) * NS), bytes(frame)
-    except (ValueError, struct.error, dpkt.UnpackError) as error:
+    except (ValueError, EOFError, struct.error, dpkt.UnpackError) as error:
         msg = f"{name}: record {count + 1} is cut off, the {count} before it are done"
         raise PcapError(msg) from error
+
+
+class _WholeReads:
+    """A file that remembers whether its last read was all there: dpkt takes a short one."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._missing = False
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self._missing = len(data) < size
+        return data
+
+    def seek(self, position: int) -> int:
+        return self._file.seek(position)
+
+    def check(self) -> None:
+        if self._missing:
+            raise EOFError
 
 
 class PcapWriter:

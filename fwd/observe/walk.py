@@ -20,9 +20,18 @@ if TYPE_CHECKING:
 
     from fwd.datapath.packet import Event, Step
 
-__all__ = ["Walk", "step_line", "walk_from_events", "walk_from_records", "walk_lines"]
+__all__ = [
+    "Walk",
+    "policy_rule_id",
+    "step_line",
+    "walk_from_events",
+    "walk_from_records",
+    "walk_lines",
+]
 
 _EVENT_STEP = 2
+_NO_RULES: Mapping[int, str] = {}
+_POLICY_STAGES = frozenset({Stage.POLICY_EGRESS, Stage.POLICY_INGRESS})
 _ETHERTYPES = {0x0800: "IPv4", 0x0806: "ARP", 0x86DD: "IPv6", 0x8100: "VLAN", 0x88A8: "VLAN"}
 
 
@@ -35,17 +44,32 @@ class Walk:
     lines: tuple[str, ...]
 
 
-def walk_lines(steps: Iterable[Step]) -> list[str]:
-    """Render the steps of one packet, in the order it took them."""
-    return [step_line(step) for step in steps]
+def walk_lines(steps: Iterable[Step], rules: Mapping[int, str] = _NO_RULES) -> list[str]:
+    """Render the steps of one packet, in the order it took them.
+
+    Args:
+        steps: of the packet.
+        rules: rule_id to its text; ids without one stand as numbers.
+    """
+    return [step_line(step, rules.get(policy_rule_id(step))) for step in steps]
 
 
-def step_line(step: Step) -> str:
-    """Render one step: row, function, what it saw and which entry it used."""
+def policy_rule_id(step: Step) -> int:
+    """The rule behind the entry that a policy step used; 0 = none, or another stage."""
+    return step.a if step.stage in _POLICY_STAGES and step.flag else 0
+
+
+def step_line(step: Step, rule: str | None = None) -> str:
+    """Render one step: row, function, what it saw and which entry it used.
+
+    Args:
+        step: of any stage.
+        rule: text of the policy rule behind it, where one is known.
+    """
     info = STAGE_INFO.get(step.stage)
     row, function = (str(info.row), info.function) if info else ("?", f"stage {step.stage}")
     render = _RENDER.get(step.stage)
-    text = render(step) if render else ""
+    text = (render(step) if render else "") + (f": {rule}" if rule else "")
     if step.drop:
         text = f"{text}{': ' if text else ''}DROP {step.drop} {_drop_text(step.drop)}"
     return f"{row:>2}  {function:<24} {text}".rstrip()
@@ -86,6 +110,12 @@ def _group(steps: Iterable[tuple[int, int, object, str]]) -> list[Walk]:
     return walks
 
 
+def _proto(step: Step) -> str:
+    """``TCP``; protocols without a name read ``proto 47``."""
+    name = protocol_name(step.len)
+    return name if " " in name else name.upper()
+
+
 def _drop_text(code: int) -> str:
     return DROP_TEXT.get(code, f"reason {code}")
 
@@ -97,9 +127,9 @@ def _v4(word: int) -> str:
 
 def _parse(step: Step) -> str:
     family = _ETHERTYPES.get(step.a, f"ethertype {step.a:#06x}")
-    if family not in {"IPv4", "IPv6"}:
+    if family not in {"IPv4", "IPv6"} or not int(step.addr):
         return f"{family}, frame {step.b} bytes"
-    return f"{family} {protocol_name(step.len)} to {step.addr}, frame {step.b} bytes"
+    return f"{family} {_proto(step)} to {step.addr}, frame {step.b} bytes"
 
 
 def _source_ip(step: Step) -> str:
@@ -113,15 +143,12 @@ def _ct_flow(step: Step, ports: int, flags: int) -> str:
     side = "IN" if flags & 1 else "OUT"
     related = " related" if flags & 2 else ""
     table = "cilium_ct4_global" if step.len == 6 else "cilium_ct_any4_global"
-    return (
-        f"{table} {protocol_name(step.len).upper()} {side} "
-        f":{ports >> 16} -> {step.addr}:{ports & 0xFFFF}{related}"
-    )
+    return f"{table} {_proto(step)} {side} :{ports >> 16} -> {step.addr}:{ports & 0xFFFF}{related}"
 
 
 def _ct_lookup(step: Step) -> str:
     if step.drop:
-        return f"{protocol_name(step.len)}: no tuple"
+        return f"{_proto(step)} has no tuple"
     state = CT_TEXT.get(step.a, "unknown")
     hit = "hit" if step.flag else "no entry"
     return f"{_ct_flow(step, step.b, step.c)}: {hit}, state {state}"
@@ -134,7 +161,7 @@ def _ct_create(step: Step) -> str:
     if step.drop:
         return f"{table} is full"
     if step.flag:
-        return f"{table} {protocol_name(step.len).upper()} {side}: entry created"
+        return f"{table} {_proto(step)} {side}: entry created"
     return f"{table}: entry stands, state {state}"
 
 
@@ -146,7 +173,7 @@ def _ipcache(step: Step) -> str:
 
 
 def _policy(step: Step) -> str:
-    head = f"endpoint {step.d}, identity {identity_name(step.c)}, {protocol_name(step.len)}"
+    head = f"endpoint {step.d}, identity {identity_name(step.c)}, {_proto(step)}"
     if step.flag:
         action = "deny" if step.drop else "allow"
         return f"{head}: {action} by entry {MATCH_TEXT.get(step.b, step.b)}, rule {step.a}"

@@ -9,8 +9,10 @@ from fwd.config import schema
 from fwd.config.schema import EndpointSection, NodeFile, PeerSection, PolicySection, Section
 
 SECTIONS = [
-    value for value in vars(schema).values() if isinstance(value, type) and issubclass(value, Section)
-]  # fmt: skip
+    value
+    for value in vars(schema).values()
+    if isinstance(value, type) and issubclass(value, Section)
+]
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)

@@ -34,9 +34,7 @@ class Key(NamedTuple):
 
     def reverse(self) -> Key:
         """Return the other direction, flags untouched."""
-        return self._replace(
-            daddr=self.saddr, saddr=self.daddr, dport=self.sport, sport=self.dport
-        )
+        return self._replace(daddr=self.saddr, saddr=self.daddr, dport=self.sport, sport=self.dport)
 
 
 @dataclass(frozen=True)
@@ -114,21 +112,27 @@ def load(packet: Packet) -> tuple[int, Key, int, int]:
         return 137, key, 0, NONE
     if packet.truncated and not packet.later_fragment:
         return 135, key, 0, NONE
-    if packet.proto != icmp or packet.later_fragment:
-        key = key._replace(dport=packet.sport, sport=packet.dport)
-    elif packet.icmp_type == (128 if packet.family == 6 else 8):
-        return 0, key._replace(dport=packet.icmp_id), 0, CREATE
-    elif packet.icmp_type == (129 if packet.family == 6 else 0):
-        return 0, key._replace(sport=packet.icmp_id), 0, NONE
-    elif packet.icmp_type in ({1, 2, 3, 4} if packet.family == 6 else {3, 11, 12}):
-        return 0, key._replace(flags=RELATED_BIT), 0, NONE
-    else:
-        return 0, key, 0, CREATE
+    if packet.proto == icmp:
+        return 0, *_load_icmp(packet, key)
+    key = key._replace(dport=packet.sport, sport=packet.dport)
     if packet.proto != TCP or packet.later_fragment:
         return 0, key, 0, NONE
-    if packet.tcp_flags & (FIN | RST):
-        return 0, key, packet.tcp_flags, CLOSE
-    return 0, key, packet.tcp_flags, CREATE if packet.tcp_flags & SYN else NONE
+    action = CREATE if packet.tcp_flags & SYN else NONE
+    return 0, key, packet.tcp_flags, CLOSE if packet.tcp_flags & (FIN | RST) else action
+
+
+def _load_icmp(packet: Packet, key: Key) -> tuple[Key, int, int]:
+    kinds = {
+        4: {"request": {8}, "reply": {0}, "error": {3, 11, 12}},
+        6: {"request": {128}, "reply": {129}, "error": {1, 2, 3, 4}},
+    }[packet.family]
+    if packet.icmp_type in kinds["request"]:
+        return key._replace(dport=packet.icmp_id), 0, CREATE
+    if packet.icmp_type in kinds["reply"]:
+        return key._replace(sport=packet.icmp_id), 0, NONE
+    if packet.icmp_type in kinds["error"]:
+        return key._replace(flags=RELATED_BIT), 0, NONE
+    return key, 0, CREATE
 
 
 def _set(pair: tuple[int, int], side: int, value: int) -> tuple[int, int]:
@@ -227,9 +231,9 @@ class CtTwin:
                 return ESTABLISHED, key, monitor, state
         return NEW, key, CAPTURE, None
 
-    def planned(self, key: Key, hook: str, length: int, now: int, state: State) -> list[
-        tuple[Key, Entry]
-    ]:
+    def planned(
+        self, key: Key, hook: str, length: int, now: int, state: State
+    ) -> list[tuple[Key, Entry]]:
         """Return what a create would write, in order; the caller says what fitted."""
         if hook == "service":
             kept = replace(state, ifindex=0, flags=0)

@@ -22,6 +22,8 @@ def _up(pods1: list[dict[str, Any]], pods2: list[dict[str, Any]]) -> Iterator[Ne
         for node in nodes:
             net.start(node)
         yield net
+        for node in nodes:
+            assert net.complaints(node) == []
 
 
 @pytest.fixture(scope="module")

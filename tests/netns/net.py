@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from fwd.api.client import Client
@@ -22,12 +23,19 @@ class Net(Topology):
 
     def rows(self, node: LabNode, table: str) -> list[dict[str, Any]]:
         """All rows of a resource of a node's API, such as ``endpoint`` or ``metrics``."""
-        return list(Client(node.socket).rows(f"/v1/{table}"))
+        with contextlib.closing(Client(node.socket)) as client:
+            return list(client.rows(f"/v1/{table}"))
 
     def drops(self, node: LabNode, reason: Drop) -> int:
         """How many packets a node has dropped for ``reason``."""
         rows = self.rows(node, "metrics")
         return sum(row["packets"] for row in rows if row["code"] == reason)
+
+    def complaints(self, node: LabNode) -> list[str]:
+        """What a daemon's log holds that no daemon should write."""
+        bad = ("Traceback", "Sanitizer", "runtime error", "never retrieved", "never awaited")
+        lines = self.lab.log(node.log, lines=10_000).splitlines()
+        return [line for line in lines if any(word in line for word in bad)]
 
     def ping(self, short: str, address: str, *options: str) -> subprocess.CompletedProcess[str]:
         """Ping once from the pod ``short``, waiting two seconds at most."""

@@ -76,7 +76,7 @@ def test_a_large_file_arrives_whole(net, tmp_path):
     url = f"http://{B0}:8000/file"
     net.lab.wait_for(
         "the file server",
-        lambda: net.lab.run("a0", "curl", "-sfI", url, check=False).returncode == 0,
+        lambda: net.lab.run("a0", "curl", "-sfI", "-m", "3", url, check=False).returncode == 0,
     )
     got = tmp_path / "got"
     net.lab.run("a0", "curl", "-sSf", "-o", str(got), url, timeout_s=240)

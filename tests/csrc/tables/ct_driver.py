@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from typing import Any
 
 from tests.csrc.internal import internal
 from tests.models.ct import Entry, Key, Limits, Packet, State
 
-__all__ = ["CtDriver", "fill_params"]
+__all__ = ["CtDriver", "fill_params", "one_driver"]
 
 HOOKS = {"egress": 0, "ingress": 1, "service": 2}
 SCOPES = {"bidir": 0, "forward": 1, "reverse": 2}
 BOOT_ID = bytes(range(16))
 
 
-def fill_params(params: Any, *, ct: int = 64) -> None:  # noqa: ANN401 - cffi has no types
+def fill_params(params: Any, *, ct: int = 64) -> None:
     """Write small capacities that are all valid."""
     for name in ("ipcache", "endpoints", "lxc", "policy", "peers", "fragments", "events"):
         setattr(params, name, 16)
@@ -75,7 +76,7 @@ class CtDriver:
         wire = self.ffi.new("struct ct_packet *", {"len": packet.len, "now_s": now})
         return self.lib.ct_tuple_load(parsed, tuple_, wire), tuple_, wire
 
-    def hash(self, tuple_: Any) -> int:  # noqa: ANN401
+    def hash(self, tuple_: Any) -> int:
         """Return the hash both directions share."""
         return int(self.lib.ct_hash(self.dp.ct.seed, tuple_))
 
@@ -105,11 +106,9 @@ class CtDriver:
         fields = self.ffi.new("struct ct_state *")
         for name in ("src_identity", "backend_id", "rev_nat_id", "ifindex", "flags"):
             setattr(fields, name, getattr(state, name))
+        ct, hashed = self.ffi.addressof(self.dp.ct), self.hash(tuple_)
         return int(
-            self.lib.ct_create(
-                self.ffi.addressof(self.dp.ct), self.dp.settings, tuple_, self.hash(tuple_),
-                HOOKS[hook], wire, fields,
-            )  # fmt: skip
+            self.lib.ct_create(ct, self.dp.settings, tuple_, hashed, HOOKS[hook], wire, fields)
         )
 
     def rows(self, *, tcp: bool, page: int = 7) -> dict[Key, Entry]:
@@ -125,7 +124,7 @@ class CtDriver:
             if cursor[0] == 0:
                 return found
 
-    def walk(self, function: Any, *args: Any, budget: int = 5) -> int:  # noqa: ANN401
+    def walk(self, function: Any, *args: Any, budget: int = 5) -> int:
         """Run a sweep or purge over both maps, ``budget`` entries a call; return the deleted."""
         deleted = 0
         for name in (0, 1):
@@ -136,14 +135,14 @@ class CtDriver:
                     break
         return deleted
 
-    def stats(self, *, tcp: bool) -> Any:  # noqa: ANN401
+    def stats(self, *, tcp: bool) -> Any:
         """Return ``struct fwd_table_stats``."""
         stats = self.ffi.new("struct fwd_table_stats *")
         self.lib.fwd_table_stats(self.dp, 0 if tcp else 1, stats)
         return stats
 
 
-def key_of(row: Any) -> Key:  # noqa: ANN401
+def key_of(row: Any) -> Key:
     """Return the twin's key of a ``struct ct_tuple`` or ``struct fwd_ct_row``."""
     flags = row.tuple_flags if hasattr(row, "tuple_flags") else row.flags
     return Key(
@@ -151,7 +150,7 @@ def key_of(row: Any) -> Key:  # noqa: ANN401
     )
 
 
-def _entry_of(row: Any) -> Entry:  # noqa: ANN401
+def _entry_of(row: Any) -> Entry:
     state = State(
         row.src_identity, row.backend_id, row.rev_nat_id, row.ifindex, row.flags & ~(1 | 2 | 16)
     )
@@ -166,3 +165,9 @@ def _entry_of(row: Any) -> Entry:  # noqa: ANN401
         seen=(row.rx_flags_seen, row.tx_flags_seen),
         reported=(row.last_rx_report_s, row.last_tx_report_s),
     )
+
+
+@cache
+def one_driver() -> CtDriver:
+    """Return one driver for all examples of tests that store nothing."""
+    return CtDriver(1, Limits())

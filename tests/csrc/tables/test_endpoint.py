@@ -38,10 +38,12 @@ class Endpoints:
         return self.ffi.string(error.message).decode()
 
     def get(self, lxc_id: int) -> EndpointRow | None:
+        """Return the endpoint of an id or port."""
         found = self.lib.endpoint_get(self.table, lxc_id)
         return None if found == self.ffi.NULL else endpoint_row(found)
 
     def rows(self) -> list[EndpointRow]:
+        """Return the whole table."""
         found = dump(self.lib.endpoint_dump, self.table, "fwd_endpoint_row")
         return [endpoint_row(row) for row in found]
 
@@ -121,27 +123,33 @@ class Bucket:
 
 
 BUCKET_ROWS = [
-    # rate, burst, [(time, tries, granted)]
+    # each ask: time in ns, tries, tries granted
     pytest.param(100, 5, [(0, 9, 5)], id="a new endpoint has its burst, also at time 0"),
     pytest.param(100, 5, [(10**15, 9, 5)], id="and no more however late it comes"),
     pytest.param(100, 5, [(0, 5, 5), (SECOND // 100, 9, 1)], id="one token after 1/rate"),
     pytest.param(100, 5, [(0, 5, 5), (SECOND // 100 - 1, 9, 0)], id="none just before"),
     pytest.param(100, 5, [(0, 5, 5), (SECOND, 99, 5)], id="never above the burst"),
     pytest.param(100, 5, [(0, 5, 5), (2**63, 99, 5)], id="nor after centuries"),
-    pytest.param(100, 5, [(0, 5, 5), *[(n, 1, 0) for n in range(1, 100)], (SECOND // 100, 1, 1)],
-                 id="frequent askers lose no fraction"),
+    pytest.param(
+        100,
+        5,
+        [(0, 5, 5), *[(n, 1, 0) for n in range(1, 100)], (SECOND // 100, 1, 1)],
+        id="frequent askers lose no fraction",
+    ),
     pytest.param(0, 5, [(0, 3, 0), (SECOND, 3, 0)], id="rate 0 lets nothing through"),
     pytest.param(100, 0, [(0, 3, 0), (SECOND, 3, 0)], id="burst 0 lets nothing through"),
     pytest.param(2**32 - 1, 2**32 - 1, [(0, 9, 9), (2**63, 9, 9)], id="the largest numbers fit"),
-    pytest.param(100, 5, [(SECOND, 5, 5), (0, 1, 0), (SECOND // 100, 1, 1)],
-                 id="a refill time in the future (a foreign arena) heals"),
+    pytest.param(
+        100,
+        5,
+        [(SECOND, 5, 5), (0, 1, 0), (SECOND // 100, 1, 1)],
+        id="a refill time in the future (a foreign arena) heals",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("rate", "burst", "asks"), BUCKET_ROWS)
-def test_endpoint_token_bucket_row(
-    rate: int, burst: int, asks: list[tuple[int, int, int]]
-) -> None:
+def test_endpoint_token_bucket_row(rate: int, burst: int, asks: list[tuple[int, int, int]]) -> None:
     """The bucket grants exactly what its rate and burst allow at each time."""
     bucket = Bucket(rate, burst)
     assert [bucket.take(now, tries) for now, tries, _ in asks] == [g for _, _, g in asks]
@@ -188,6 +196,7 @@ class Lxc:
         self.lib.lxc_init(self.table, cap, 1)
 
     def addr(self, addr: Address) -> Any:
+        """Return the address in C."""
         out = self.ffi.new("struct fwd_addr *")
         fill_address(out, addr)
         return out
@@ -202,6 +211,7 @@ class Lxc:
         return self.ffi.string(error.message).decode()
 
     def lookup(self, addr: Address) -> LxcRow | None:
+        """Return the row of exactly this address."""
         found = self.lib.lxc_lookup(self.table, self.addr(addr))
         return None if found == self.ffi.NULL else lxc_row(found)
 

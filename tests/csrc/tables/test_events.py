@@ -23,12 +23,17 @@ class Ring:
         self.lost = self.ffi.new("uint64_t *", 0)
 
     def write(self, time_ns: int) -> None:
+        """Fill the next slot, every byte of it."""
         event = self.lib.events_next(self.ring)
-        self.ffi.memmove(event, bytes([time_ns & 0xFF]) * self.ffi.sizeof("struct fwd_event"),
-                         self.ffi.sizeof("struct fwd_event"))
+        self.ffi.memmove(
+            event,
+            bytes([time_ns & 0xFF]) * self.ffi.sizeof("struct fwd_event"),
+            self.ffi.sizeof("struct fwd_event"),
+        )
         event.time_ns = time_ns
 
     def read(self, limit: int) -> list[int]:
+        """Return the times of at most ``limit`` unread events."""
         events = self.ffi.new("struct fwd_event[]", limit)
         n = self.lib.events_read(self.ring, events, limit, self.lost)
         assert all(events[i].data[127] == events[i].time_ns & 0xFF for i in range(n))
@@ -38,10 +43,10 @@ class Ring:
 @settings(max_examples=80)
 @given(st.sampled_from([1, 2, 8]), st.lists(st.integers(-12, 12), max_size=40))
 def test_events_come_in_order_and_losses_are_counted(cap: int, todo: list[int]) -> None:
-    """n > 0 writes n events, n < 0 reads at most -n: the last ``cap`` are there, in order."""
+    """Whatever is written and read in turn, the last ``cap`` events are there, in order."""
     ring, model = Ring(cap), deque[int](maxlen=cap)
     written = lost = 0
-    for n in todo:
+    for n in todo:  # n > 0 writes n events, n < 0 reads at most -n
         for _ in range(n):
             lost += len(model) == cap
             model.append(written)
@@ -81,9 +86,7 @@ def test_events_unread_at_attach_count_as_lost() -> None:
     assert new.read(9) == [7]
 
 
-@pytest.mark.parametrize(
-    ("cap", "size_less"), [(8, 0), (2, 0), (0, 0), (3, 0), (4, 1)], ids=str
-)
+@pytest.mark.parametrize(("cap", "size_less"), [(8, 0), (2, 0), (0, 0), (3, 0), (4, 1)], ids=str)
 def test_events_validate_refuses_another_layout(cap: int, size_less: int) -> None:
     """Another capacity, one that is no power of two, or too small a region is not this ring."""
     ring = Ring(4)

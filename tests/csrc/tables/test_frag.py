@@ -24,14 +24,17 @@ class Frags:
         self.lib.frag_init(self.table, cap, seed)
 
     def store(self, key: bytes, ports: tuple[int, int], pad: int = 0) -> None:
+        """Remember a first fragment."""
         self.lib.frag_store(self.table, self._key(key, pad), *ports)
 
     def fetch(self, key: bytes, pad: int = 0) -> tuple[int, int] | None:
+        """Return the ports for a later fragment."""
         ports = self.ffi.new("uint16_t[2]")
         found = self.lib.frag_fetch(self.table, self._key(key, pad), ports, ports + 1)
         return (ports[0], ports[1]) if found else None
 
     def stats(self) -> Any:
+        """Return ``struct fwd_table_stats``."""
         stats = self.ffi.new("struct fwd_table_stats *")
         self.lib.frag_stats(self.table, stats)
         return stats

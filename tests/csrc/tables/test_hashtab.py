@@ -60,8 +60,11 @@ class Kind:
 
     def delete(self, region: Region, row: Any) -> int:
         """Delete the row's key; 1 or 0."""
-        key = {"endpoint": lambda: row.lxc_id, "lxc": lambda: addr_of(row.addr),
-               "peer": lambda: addr_of(row.ip)}.get(self.name, lambda: row)
+        key = {
+            "endpoint": lambda: row.lxc_id,
+            "lxc": lambda: addr_of(row.addr),
+            "peer": lambda: addr_of(row.ip),
+        }.get(self.name, lambda: row)
         return int(self.call("delete", region.table, key()))
 
     def validate(self, region: Region, cap: int = CAP, size: int | None = None) -> bool:
@@ -106,7 +109,8 @@ def make_policy(n: int) -> Any:
     """Rows of several groups and prefix lengths."""
     prefix_len = (0, 8, 16, 24)[n % 4]
     proto, port = (6 if prefix_len else 0), (0x5000 if prefix_len > 8 else 0)
-    return policy_c(PolicyRow(1 + n // 8, 1 + n // 4 % 2, n // 4, proto, port, prefix_len, False, 9))
+    group = (1 + n // 8, 1 + n // 4 % 2, n // 4)
+    return policy_c(PolicyRow(*group, proto, port, prefix_len, deny=False, rule_id=9))
 
 
 def find_policy(table: Any, row: Any) -> bool:

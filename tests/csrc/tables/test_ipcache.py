@@ -30,24 +30,29 @@ class Ipcache:
         return self.upsert_c(ipcache_c(row))
 
     def upsert_c(self, row: Any) -> str:
+        """Write a row that is in C already."""
         error = self.ffi.new("struct fwd_error *")
         result = self.lib.ipcache_upsert(self.table, row, error)
         assert (result == 0) == (error.code == 0)
         return self.ffi.string(error.message).decode()
 
     def delete(self, prefix: Network) -> bool:
+        """Remove exactly this prefix."""
         return bool(self.lib.ipcache_delete(self.table, ipcache_c(IpcacheRow(prefix, 0))))
 
     def lookup(self, addr: Address) -> IpcacheRow | None:
+        """Return the row of the longest prefix."""
         wanted = self.ffi.new("struct fwd_addr *")
         fill_address(wanted, addr)
         entry = self.lib.ipcache_lookup(self.table, wanted)
         return None if entry == self.ffi.NULL else ipcache_row(entry)
 
     def rows(self) -> list[IpcacheRow]:
+        """Return the whole table."""
         return [ipcache_row(r) for r in dump(self.lib.ipcache_dump, self.table, "fwd_ipcache_row")]
 
     def count(self) -> int:
+        """Return what the table says it holds."""
         stats = self.ffi.new("struct fwd_table_stats *")
         self.lib.ipcache_stats(self.table, stats)
         return int(stats.count)
@@ -101,9 +106,7 @@ steps = st.builds(
 
 @settings(max_examples=150)
 @given(st.lists(steps, max_size=25), st.lists(addresses, max_size=8), st.integers(0, 2**64 - 1))
-def test_ipcache_answers_as_the_twin(
-    todo: list[Step], asked: list[Address], seed: int
-) -> None:
+def test_ipcache_answers_as_the_twin(todo: list[Step], asked: list[Address], seed: int) -> None:
     """Any sequence of writes, with a table that gets full, leaves what the twin has."""
     table, model = Ipcache(cap=6, seed=seed), IpcacheModel(cap=6)
     for step in todo:
@@ -223,7 +226,7 @@ def test_ipcache_holds_a_million_prefixes() -> None:
     row = ipcache_c(IpcacheRow(net("10.0.0.0/32"), 1))
     low = ffi.cast("uint8_t *", row) + 13
     error = ffi.new("struct fwd_error *")
-    for n in range(0, cap):
+    for n in range(cap):
         low[0], low[1], low[2] = n >> 16, n >> 8 & 0xFF, n & 0xFF
         row.identity = n
         lib.ipcache_upsert(table.table, row, error)

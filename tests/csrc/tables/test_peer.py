@@ -24,6 +24,7 @@ class Peers:
         self.lib.peer_init(self.table, cap, 1)
 
     def addr(self, addr: Address) -> Any:
+        """Return the address in C."""
         out = self.ffi.new("struct fwd_addr *")
         fill_address(out, addr)
         return out
@@ -40,18 +41,18 @@ class Peers:
         return self.ffi.string(error.message).decode()
 
     def upsert(self, row: PeerRow) -> str:
+        """Return the error text, empty when the row was written."""
         return self.upsert_c(row.ip, row.vni or 0, row.identity, int(row.vni is not None))
 
     def lookup(self, ip: Address) -> PeerRow | None:
+        """Return the peer of exactly this address."""
         found = self.lib.peer_lookup(self.table, self.addr(ip))
         return None if found == self.ffi.NULL else peer_row(found)
 
 
 def peer_row(source: Any) -> PeerRow:
     """Read a ``struct fwd_peer_row``."""
-    return PeerRow(
-        address(source.ip), source.vni if source.fixed_vni else None, source.identity
-    )
+    return PeerRow(address(source.ip), source.vni if source.fixed_vni else None, source.identity)
 
 
 ips = st.sampled_from([ip_address(t) for t in ("192.168.0.1", "192.168.0.2", "fd00::1", "::1")])

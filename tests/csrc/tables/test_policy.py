@@ -38,13 +38,16 @@ class Policy:
         return self.ffi.string(error.message).decode()
 
     def delete(self, row: PolicyRow) -> bool:
+        """Remove the row with this row's key."""
         return bool(self.lib.policy_delete(self.table, policy_c(row)))
 
     def raw_lookup(self, query: PolicyQuery) -> Any:
+        """Return ``struct policy_result``."""
         key = {name: int(getattr(query, name)) for name in PolicyQuery.__dataclass_fields__}
         return self.lib.policy_lookup(self.table, self.ffi.new("struct policy_key *", key))
 
     def lookup(self, query: PolicyQuery) -> PolicyVerdict:
+        """Return the verdict with the row that decided."""
         result = self.raw_lookup(query)
         if result.entry == NO_ENTRY:
             assert result.rule_id == 0
@@ -54,14 +57,17 @@ class Policy:
         return PolicyVerdict(result.drop, result.match, row)
 
     def row(self, entry: int) -> PolicyRow:
+        """Return the row at an index."""
         row = self.ffi.new("struct fwd_policy_row *")
         self.lib.policy_row(self.table, entry, row)
         return policy_row(row)
 
     def rows(self) -> list[PolicyRow]:
+        """Return the whole table."""
         return [policy_row(r) for r in dump(self.lib.policy_dump, self.table, "fwd_policy_row")]
 
     def stats(self) -> Any:
+        """Return ``struct fwd_table_stats``."""
         stats = self.ffi.new("struct fwd_table_stats *")
         self.lib.policy_stats(self.table, stats)
         return stats
@@ -96,6 +102,7 @@ class Case:
 
 
 WEB = (25002, TCP, 80)
+# fmt: off
 CASES = [
     # no entry, and one entry of each kind
     Case("no entry", [], WEB, DENIED, 0, NONE),
@@ -147,7 +154,10 @@ CASES = [
         "equal: L3",
         [(25002, TCP, "80", "allow"), (0, TCP, "80", "allow")], WEB, 0, 1, L3_L4,
     ),
-    Case("equal: L3-only", [(25002, 0, "any", "allow"), (0, 0, "any", "allow")], WEB, 0, 1, L3_ONLY),
+    Case(
+        "equal: L3-only",
+        [(25002, 0, "any", "allow"), (0, 0, "any", "allow")], WEB, 0, 1, L3_ONLY,
+    ),
     # within one identity the longest prefix alone speaks: the compiler removes what a deny covers
     Case(
         "longer allow inside an L3 deny",
@@ -197,6 +207,7 @@ CASES = [
         [(25002, 0, "any", "allow"), (0, 0, "any", "deny")], WEB, DENY, 2, ALL, l3_l4=False,
     ),
 ]
+# fmt: on
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -239,6 +250,7 @@ def policy_rows(draw: st.DrawFn) -> PolicyRow:
     )
 
 
+operations = st.sampled_from(["upsert", "upsert", "delete"])
 queries = st.builds(
     PolicyQuery,
     st.sampled_from([7, 65535]),
@@ -252,7 +264,7 @@ queries = st.builds(
 
 @settings(max_examples=150)
 @given(
-    st.lists(st.tuples(st.sampled_from(["upsert", "upsert", "delete"]), policy_rows()), max_size=30),
+    st.lists(st.tuples(operations, policy_rows()), max_size=30),
     st.lists(queries, max_size=10),
     st.integers(0, 2**64 - 1),
 )

@@ -1,16 +1,18 @@
-"""The path as data: every row of rows.yaml through the real datapath.
+"""The path as data: what a row of rows/*.yaml means, and one run of it through the real datapath.
 
 A row is {name, world, steps}; a step has a frame (or ``raw`` hex), the port it enters at and what
 must come of it. ``out`` names what changed: everything else must be byte for byte as sent, with
-scapy's checksums. At the end of every row: packets in = packets out + drops + punts.
+scapy's checksums. Addresses: curl 10.244.0.108 (2825), local 10.244.0.109 (2827), nginx
+10.244.2.171 behind node2 192.168.56.106, legacy pods 10.244.7.0/24 behind 192.168.56.107.
+At the end of every row: packets in = packets out + drops + punts.
 """
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-import pytest
 from ruamel.yaml import YAML
 
 from fwd.config.load import load_node_file
@@ -23,9 +25,7 @@ from fwd.model.rows import MetricRow
 from tests.csrc.path.build import build, changed, vxlan
 
 HERE = Path(__file__).parent
-DATA = YAML(typ="safe").load((HERE / "rows.yaml").read_text())
-ROWS = {row["name"]: row for row in DATA["rows"]}
-DEFAULTS = DATA["defaults"]
+DEFAULTS = YAML(typ="safe").load((HERE / "rows" / "defaults.yaml").read_text())
 RECEIVED, TO_STACK, SENT, PUNTED = 101, 102, 103, 100
 DROPS = {int(reason) for reason in Drop}
 
@@ -42,8 +42,6 @@ def packet_of(step: dict[str, Any], ports: dict[str, int]) -> Packet:
         return Packet(frame, ports[step["port"]], to_netdev=step.get("hook") == "to-netdev")
     if "vni" in step:
         frame = vxlan(step["vni"], frame)
-    from ipaddress import ip_address  # noqa: PLC0415
-
     return Packet(
         frame,
         ports["overlay"],
@@ -65,7 +63,7 @@ def expected_frame(step: dict[str, Any], outcome: Outcome) -> bytes:
 def check(step: dict[str, Any], outcome: Outcome, ports: dict[str, int]) -> None:
     """Compare everything the row states."""
     expect = step["expect"]
-    drop = expect.get("drop", 0)
+    drop = Drop[expect["drop"]] if "drop" in expect else 0
     verdict = "DROP" if drop else expect["verdict"]
     assert (outcome.verdict, outcome.drop) == (Verdict[verdict], drop)
     assert [OBS_TEXT[point] for point in outcome.trace] == expect["trace"]
@@ -92,22 +90,24 @@ def balance(metrics: list[MetricRow]) -> dict[str, int]:
     return {"in": count.get(RECEIVED, 0), "out": out + dropped}
 
 
-@pytest.mark.parametrize("name", ROWS)
-def test_path_row(name: str) -> None:
-    """One row, in a world of its own."""
-    row = ROWS[name]
+def load(name: str) -> dict[str, Any]:
+    """The rows of one file by name; a second row of the same name would hide the first."""
+    rows = YAML(typ="safe").load((HERE / "rows" / f"{name}.yaml").read_text())["rows"]
+    named = {row["name"]: row for row in rows}
+    assert len(named) == len(rows), "row names are unique"
+    return named
+
+
+def run(row: dict[str, Any]) -> None:
+    """All steps of a row in a fresh world, then the sum of the counters."""
     world = compile_world(load_node_file(HERE / "worlds" / f"{row['world']}.yaml"))
+    ports = dict(world.ports)
     with Datapath.create(world.params) as dp:
         apply(dp, diff(None, world))
         at = 1000.0
         for step in row["steps"]:
             at = step.get("at", at)
-            outcome = dp.run(int(at * 1e9), [packet_of(step, dict(world.ports))])[0]
-            check(step, outcome, dict(world.ports))
+            outcome = dp.run(int(at * 1e9), [packet_of(step, ports)])[0]
+            check(step, outcome, ports)
         sides = balance(dp.metrics())
         assert sides["in"] == sides["out"] == len(row["steps"])
-
-
-def test_path_rows_have_unique_names() -> None:
-    """A second row of the same name would hide the first."""
-    assert len(ROWS) == len(DATA["rows"])

@@ -1,4 +1,4 @@
-"""Drop reasons that need more than one packet or a broken caller, and the sum of all counters."""
+"""csrc/path/dp.c: drops that need many packets or a broken caller, and the sum of the counters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fwd.datapath.binding import Datapath, ffi, lib
 from fwd.datapath.packet import Packet
 from fwd.model.enums import Drop, Verdict
 from tests.csrc.path.build import build
-from tests.csrc.path.test_rows import DEFAULTS, balance
+from tests.csrc.path.rows import DEFAULTS, balance
 
 HERE = Path(__file__).parent
 CURL = 2825
@@ -96,7 +96,7 @@ def test_drop_after_the_verdict_moves_the_packet_to_the_dropped(reason: Drop) ->
         pkt.buf, pkt.size, pkt.off = buffer, 128 + len(frame), 128
         pkt.len, pkt.port = len(frame), CURL
         if reason == Drop.INVALID_PACKET_DROPPED:
-            out.verdict = Verdict.DROP
+            out = ffi.NULL
         else:
             assert lib.fwd_dp_run(dp.handle, 10**9, pkt, 1, out, 1) == 1
         lib.fwd_dp_count_drop(dp.handle, 10**9, reason, lib.FWD_DIR_EGRESS, pkt, out)

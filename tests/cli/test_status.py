@@ -1,0 +1,89 @@
+"""`fwd status`: literal output, one word, and waiting."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+import time
+from pathlib import Path
+
+from fwd.model.version import version
+from tests.api.daemon import LabDaemon, lab_daemon
+from tests.cli.invoke import fwd
+
+
+def test_status_text(lab: LabDaemon):
+    """The daemon at a glance."""
+    ran = fwd("status", socket=lab.socket)
+    assert (
+        re.sub(r"up 3m\d\ds", "up 3m12s", ran.out)
+        == f"""\
+Daemon:     ok, up 3m12s, pid {os.getpid()}, fwd {version()}
+Node:       node1, underlay 192.168.56.105
+Pods:       10.244.0.0/24 via 10.244.0.150
+Config:     {lab.agent.path}, revision 1
+Endpoints:  1 of 1 ready
+Peers:      1
+Conntrack:  tcp 0/8192, any 0/8192
+Tables:     ipcache 8/512000, endpoint 1/1024, lxc 3/4096, policy 2/65536, peer 1/4096, frag 0/8192
+Packets:    12 in, 11 out
+Monitor:    0 listeners, 0 events lost
+"""
+    )
+    assert (ran.code, ran.err) == (0, "")
+
+
+def test_status_json(lab: LabDaemon):
+    """The API's object as it is."""
+    answer = json.loads(fwd("status", "-o", "json", socket=lab.socket).out)
+    assert answer["node"]["name"] == "node1"
+
+
+def test_status_brief(lab: LabDaemon):
+    """One word and the exit code, for scripts."""
+    ran = fwd("status", "--brief", socket=lab.socket)
+    assert (ran.out, ran.code) == ("OK\n", 0)
+
+
+def test_status_degraded(lab: LabDaemon):
+    """An endpoint that is gone shows in every form."""
+    lab.agent.endpoint_states = lambda: {2825: "gone"}  # type: ignore[method-assign]
+    ran = fwd("status", "--brief", socket=lab.socket)
+    assert (ran.out, ran.code) == ("degraded: endpoints 0 of 1 ready, 1 gone\n", 1)
+    ran = fwd("status", socket=lab.socket)
+    assert ran.code == 0
+    assert ran.out.startswith("Daemon:     degraded, up ")
+
+
+def test_status_wait_times_out_on_an_endpoint(lab: LabDaemon):
+    """What is not ready in time ends with 5 and says what was missing."""
+    lab.agent.endpoint_states = lambda: {2825: "gone"}  # type: ignore[method-assign]
+    ran = fwd("status", "--brief", "--wait", "0.2", socket=lab.socket)
+    assert ran.code == 5
+    assert ran.err == "fwd: not ready after 0.2 s: endpoints 0 of 1 ready, 1 gone\n"
+
+
+def test_status_wait_times_out_without_a_daemon(tmp_path: Path):
+    """Nobody there in time is 5 too, not 3."""
+    ran = fwd("status", "--wait", "0.2", socket=str(tmp_path / "no.sock"))
+    assert ran.code == 5
+    assert "cannot reach the daemon" in ran.err
+
+
+def test_status_wait_sees_the_daemon_come(tmp_path: Path):
+    """A daemon that comes up in time is success."""
+    codes: list[int] = []
+    waiter = threading.Thread(target=lambda: codes.append(_wait_code(str(tmp_path / "fwd.sock"))))
+    waiter.start()
+    time.sleep(0.2)
+    with lab_daemon(tmp_path):
+        waiter.join(10)
+    assert codes == [0]
+
+
+def _wait_code(socket: str) -> int:
+    from fwd.cli.status import _fetch  # noqa: PLC0415 - main() would redirect this thread's stdout
+
+    return 0 if _fetch(socket, 8)["endpoints"]["total"] == 1 else 1

@@ -1,0 +1,293 @@
+"""The daemon as a whole, on real TAPs; the topology is drawn in daemons.py."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+import structlog
+import uvloop
+
+from fwd.config.load import ConfigError
+from fwd.control.agent import Agent, run_agent
+from tests.control.daemons import (
+    NodeText,
+    agents,
+    exchange,
+    execute,
+    free_port,
+    ping,
+    pod,
+    silent,
+    until,
+)
+from tests.netlink.namespaces import ip_json, open_descriptors
+
+pytestmark = pytest.mark.netns
+
+
+def devices(*pods) -> list[list[str]]:
+    """Device names in each pod's namespace."""
+    return [[row["ifname"] for row in ip_json(one.netns, "link")] for one in pods]
+
+
+def test_two_nodes_carry_their_pods(tmp_path):
+    """Ping, ping to the router and TCP with its checksums, within a node and across."""
+
+    async def main(a, b, c):
+        port = free_port()
+        one = NodeText(tmp_path / "1.yaml", port, 1, [a, b], [c])
+        two = NodeText(tmp_path / "2.yaml", port, 2, [c], [a, b])
+        async with agents(one, two) as (first, second):
+            assert await ping(a, "10.0.1.1")
+            assert await ping(a, b.ip)
+            assert await ping(a, c.ip)
+            assert await exchange(a, b, 1 << 20)
+            assert await exchange(a, c, 1 << 20)
+            assert await exchange(c, b, 1 << 20)
+            for agent in (first, second):
+                stats = agent.pump_stats()
+                assert stats["tap_write_errors"] == stats["udp_send_errors"] == 0
+                assert stats["punts_lost"] == stats["punt_write_errors"] == 0
+                assert set(agent.endpoint_states().values()) == {"ready"}
+                assert agent.status()["tunnel"] == {
+                    "protocol": "vxlan", "port": port, "mtu": 1450,
+                }  # fmt: skip
+
+    with pod("a", 10) as a, pod("b", 11) as b, pod("c", 20, node=2) as c:
+        uvloop.run(main(a, b, c))
+
+
+def test_edge_of_the_mtu(tmp_path):
+    """A datagram of exactly the pod's MTU crosses with DF set, one byte more does not leave."""
+
+    async def main(a, c):
+        port = free_port()
+        one = NodeText(tmp_path / "1.yaml", port, 1, [a], [c])
+        two = NodeText(tmp_path / "2.yaml", port, 2, [c], [a])
+        async with agents(one, two):
+            assert await ping(a, c.ip, "-M", "do", "-s", str(1450 - 28))
+            assert not await ping(a, c.ip, "-M", "do", "-s", str(1450 - 27))
+            assert await ping(a, c.ip, "-s", "4000")
+
+    with pod("a", 10) as a, pod("c", 20, node=2) as c:
+        uvloop.run(main(a, c))
+
+
+def test_stop_leaves_nothing_behind(tmp_path):
+    """Devices, descriptors and tasks are gone."""
+
+    async def main(a, b):
+        text = NodeText(tmp_path / "1.yaml", free_port(), 1, [a, b])
+        async with agents(text):
+            assert devices(a, b) == [["lo", "eth0"]] * 2
+        assert devices(a, b) == [["lo"]] * 2
+        before = open_descriptors()
+        async with agents(text):
+            assert open_descriptors() > before
+        await asyncio.sleep(0.05)
+        assert open_descriptors() == before
+        assert len(asyncio.all_tasks()) == 1
+
+    with pod("a", 10) as a, pod("b", 11) as b:
+        uvloop.run(main(a, b))
+
+
+def test_failed_start_leaves_nothing_behind(tmp_path):
+    """Neither a missing namespace nor a taken API socket leaves a device."""
+
+    @contextlib.asynccontextmanager
+    async def taken(_agent):
+        raise OSError("another daemon answers")
+        yield
+
+    async def main(a):
+        text = NodeText(tmp_path / "1.yaml", free_port(), 1, [a])
+        text.extra = "# second endpoint follows\n"
+        text.write()
+        path = text.path
+        path.write_text(path.read_text().replace(a.row, f"{a.row}\n  - {missing}"))
+        before = open_descriptors()
+        with pytest.raises(ConfigError, match=r"1\.yaml:\d+: endpoint x: .*ip netns add fwdt-no"):
+            await Agent(path, silent).start()
+        text.write()
+        with pytest.raises(OSError, match="another daemon answers"):
+            await Agent(path, taken).start()
+        assert devices(a) == [["lo"]]
+        assert open_descriptors() == before
+
+    missing = "{name: x, id: 77, identity: 377, ip: 10.0.1.77, netns: fwdt-none}"
+    with pod("a", 10) as a:
+        uvloop.run(main(a))
+
+
+def test_reload_adds_and_removes_pods(tmp_path):
+    """New pods talk at once, removed ones lose device and connections, others notice nothing."""
+
+    async def main(a, b, c):
+        text = NodeText(tmp_path / "1.yaml", free_port(), 1, [a, b])
+        async with agents(text) as (agent,):
+            assert await ping(a, b.ip)
+            text.pods = [a, c]
+            text.write()
+            report = await agent.reload()
+            assert report["revision"] == 2
+            assert report["endpoints"] == {"added": ["c"], "removed": ["b"], "replaced": []}
+            assert report["tables"]["lxc"] == {"added": 1, "changed": 0, "removed": 1}
+            assert devices(a, b, c) == [["lo", "eth0"], ["lo"], ["lo", "eth0"]]
+            assert await ping(a, c.ip)
+            assert agent.endpoint_states() == {10: "ready", 12: "ready"}
+            gone = IPv4Address(b.ip)
+            await until(lambda: not any(gone in {r.saddr, r.daddr} for r in agent.dp.ct(tcp=False)))
+            assert any(agent.dp.ct(tcp=False))
+            assert (await agent.reload())["tables"] == {}
+
+    with pod("a", 10) as a, pod("b", 11) as b, pod("c", 12) as c:
+        uvloop.run(main(a, b, c))
+
+
+def test_refused_reload_changes_nothing(tmp_path):
+    """A bad line, a missing namespace, a fixed key: the error has its line, pods go on."""
+
+    async def main(a, b):
+        port = free_port()
+        text = NodeText(tmp_path / "1.yaml", port, 1, [a, b])
+        async with agents(text) as (agent,):
+            whole = text.path.read_text()
+            for old, new, error in (
+                ("conntrack:", "contrack:", r"1\.yaml:3: contrack: unknown key"),
+                (b.row, b.row + missing, r"1\.yaml:\d+: endpoint x: .* is missing"),
+                (f"port: {port}", f"port: {port - 1}", r"1\.yaml:2: tunnel\.port: .*restart it"),
+            ):
+                text.path.write_text(whole.replace(old, new))
+                with pytest.raises(ConfigError, match=error):
+                    await agent.reload()
+                assert agent.dp.generation == 1
+                assert await ping(a, b.ip)
+
+    missing = "\n  - {name: x, id: 77, identity: 377, ip: 10.0.1.77, netns: fwdt-none}"
+    with pod("a", 10) as a, pod("b", 11) as b:
+        uvloop.run(main(a, b))
+
+
+def test_lost_pod_does_not_disturb_others_and_can_return(tmp_path):
+    """Its namespace deleted: state gone, counted; made again and reloaded: ready."""
+
+    async def main(a, b):
+        text = NodeText(tmp_path / "1.yaml", free_port(), 1, [a, b])
+        async with agents(text) as (agent,):
+            with structlog.testing.capture_logs() as logs:
+                await ip_netns("del", b.netns)
+                await until(lambda: agent.endpoint_states()[11] == "gone")
+            assert [(log["endpoint"], log["log_level"]) for log in logs] == [("b", "warning")]
+            assert agent.pump_stats()["devices_lost"] == 1
+            assert await ping(a, "10.0.1.1")
+            assert (await agent.reload())["endpoints"]["added"] == []
+            await ip_netns("add", b.netns)
+            assert (await agent.reload())["endpoints"]["replaced"] == ["b"]
+            assert agent.endpoint_states() == {10: "ready", 11: "ready"}
+            assert await ping(a, b.ip)
+
+    with pod("a", 10) as a, pod("b", 11) as b:
+        uvloop.run(main(a, b))
+
+
+async def ip_netns(verb: str, name: str) -> None:
+    """Add or delete a namespace while the daemon goes on."""
+    process = await asyncio.create_subprocess_exec("ip", "netns", verb, name)
+    assert await process.wait() == 0
+
+
+def test_signals_end_and_reload_a_daemon(tmp_path):
+    """SIGHUP reloads or says why not, SIGTERM ends with 0 and no device."""
+
+    async def main(a, b):
+        text = NodeText(tmp_path / "1.yaml", free_port(), 1, [a])
+        text.write()
+        started = asyncio.Event()
+        running = []
+
+        @contextlib.asynccontextmanager
+        async def serving(agent):
+            running.append(agent)
+            started.set()
+            yield
+
+        task = asyncio.ensure_future(run_agent(text.path, serving))
+        async with asyncio.timeout(5):
+            await started.wait()
+        await asyncio.sleep(0.05)
+        text.pods.append(b)
+        text.write()
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: running[0].dp.generation == 2)
+        await until(lambda: running[0].endpoint_states() == {10: "ready", 11: "ready"})
+        text.path.write_text("node: 1\n")
+        with structlog.testing.capture_logs() as logs:
+            os.kill(os.getpid(), signal.SIGHUP)
+            await until(lambda: logs)
+        assert "1.yaml:1: node" in logs[0]["error"]
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert await task == 0
+        assert devices(a, b) == [["lo"]] * 2
+
+    with pod("a", 10) as a, pod("b", 11) as b:
+        uvloop.run(main(a, b))
+
+
+def test_termination_during_the_start_is_orderly(tmp_path):
+    """A SIGTERM that comes while devices are being made ends with 0 and none left."""
+
+    async def main(a, b, delay_s):
+        text = NodeText(tmp_path / "1.yaml", free_port(), 1, [a, b])
+        text.write()
+        task = asyncio.ensure_future(run_agent(text.path, silent))
+        await asyncio.sleep(delay_s)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert await task == 0
+
+    with pod("a", 10) as a, pod("b", 11) as b:
+        for delay_s in (0, 0.02, 0.05, 0.1):
+            uvloop.run(main(a, b, delay_s))
+            assert devices(a, b) == [["lo"]] * 2
+
+
+def test_unreadable_file_is_an_error_with_its_name(tmp_path):
+    """run_agent raises what the command line prints."""
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: cannot read"):
+        uvloop.run(run_agent(tmp_path / "nowhere.yaml", silent))
+
+
+def test_denied_packet_is_told_with_its_rule(tmp_path):
+    """The monitor's drop record names the rules that select the endpoint."""
+
+    async def main(a, b):
+        text = NodeText(tmp_path / "1.yaml", free_port(), 1, [a, b])
+        text.extra = "policy:\n  - {endpoint: b, direction: ingress, identity: any, "
+        text.extra += "proto: tcp, port: 80, action: deny}\n"
+        async with agents(text) as (agent,):
+            async with agent.monitor.subscribe({"drop"}) as records:
+                await execute(a.netns, "curl", "-s", "-m", "0.3", f"http://{b.ip}/")
+                [record, *_] = await records.take(5)
+            assert record["drop"]["name"] == "POLICY_DENY"
+            assert (record["rule"]["endpoint"], record["rule"]["port"]) == ("b", "80")
+
+    with pod("a", 10) as a, pod("b", 11) as b:
+        uvloop.run(main(a, b))
+
+
+def test_boot_id_of_the_arena_is_the_kernels(tmp_path):
+    """An arena of another boot has another clock; the seed is not the file's."""
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+    async def main():
+        async with agents(NodeText(tmp_path / "1.yaml", free_port())) as (agent,):
+            assert agent.dp.params.boot_id.hex() == boot_id.replace("-", "")
+            assert agent.dp.params.hash_seed != 0
+
+    uvloop.run(main())

@@ -1,0 +1,117 @@
+"""What is proven before a start, and what is said when it does not hold."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from fwd.config.load import ConfigError, parse_node_text
+from fwd.control import preflight
+from fwd.control.preflight import check_start, pod_mtu
+from fwd.netlink.errors import LinkError
+from fwd.netlink.link import Device
+from tests.netlink.namespaces import namespace, open_descriptors
+
+ETH = Device("eth0", 2, 1500, bytes(6))
+
+
+def node(*endpoints: str, ip: str = "127.0.0.1", tunnel: str = "{port: 0}"):
+    """A node on loopback."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        tunnel = tunnel.replace("port: 0", f"port: {free.getsockname()[1]}")
+    rows = "".join(f"\n  - {row}" for row in endpoints)
+    text = f"node: {{name: n, ip: {ip}, pod_cidr: 10.0.0.0/24, router_ip: 10.0.0.1}}\n"
+    text += f"tunnel: {tunnel}\nendpoints:{rows or ' []'}\n"
+    return parse_node_text(text, Path("n.yaml"))
+
+
+def endpoint(name: str, number: int, netns: str | None) -> str:
+    """An endpoint's row."""
+    where = f", netns: {netns}" if netns else ""
+    return f"{{name: {name}, id: {number}, identity: 300, ip: 10.0.0.{number}{where}}}"
+
+
+@pytest.mark.parametrize(
+    ("tunnel", "device", "mtu"),
+    [
+        ("{mtu: auto}", ETH, 1450),
+        ("{mtu: 1400}", ETH, 1400),
+        ("{protocol: disabled}", ETH, 1500),
+        ("{}", replace(ETH, mtu=65536), 65485),
+        ("{}", replace(ETH, mtu=626), 576),
+    ],
+)
+def test_pod_mtu_is_the_underlays_less_the_overhead(tunnel, device, mtu):
+    """Or as written; native routing has no overhead."""
+    assert pod_mtu(node(tunnel=tunnel), device) == mtu
+
+
+def test_underlay_too_small_for_pods_is_refused():
+    """The text says which MTU the device needs."""
+    with pytest.raises(ConfigError, match=r"n\.yaml:2: tunnel\.mtu: .*mtu 626` or more"):
+        pod_mtu(node(), replace(ETH, mtu=625))
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize(
+    ("rows", "text"),
+    [
+        ([endpoint("a", 5, None)], r"n\.yaml:4: endpoint a: netns is missing"),
+        (
+            [endpoint("a", 5, "{ns}"), endpoint("b", 6, "fwdt-none")],
+            r"n\.yaml:5: endpoint b: .*create it with `ip netns add fwdt-none`",
+        ),
+        (
+            [endpoint("a", 5, "{ns}"), endpoint("b", 6, "/run/netns/{ns}")],
+            r"n\.yaml:5: endpoint b: namespace \S+ is a's already",
+        ),
+    ],
+)
+def test_endpoint_without_a_namespace_of_its_own_is_refused(rows, text):
+    """File and line of the endpoint; no descriptor stays open."""
+    with namespace() as name:
+        file = node(*(row.replace("{ns}", name) for row in rows))
+        before = open_descriptors()
+        with pytest.raises(ConfigError, match=text):
+            uvloop.run(check_start(file))
+        assert open_descriptors() == before
+
+
+@pytest.mark.netns
+def test_good_start_is_accepted_and_leaves_nothing():
+    """The underlay's device is the answer."""
+    with namespace() as name:
+        before = open_descriptors()
+        device = uvloop.run(check_start(node(endpoint("a", 5, name))))
+        assert device.name == "lo"
+        assert open_descriptors() == before
+
+
+@pytest.mark.netns
+def test_address_of_no_device_is_refused():
+    """node.ip with its line and the command that adds it."""
+    with pytest.raises(ConfigError, match=r"n\.yaml:1: node\.ip: 192\.0\.2\.7 .*ip addr add"):
+        uvloop.run(check_start(node(ip="192.0.2.7")))
+
+
+@pytest.mark.netns
+def test_taken_tunnel_port_is_refused():
+    """Line of the tunnel section, name of the owner."""
+    file = node()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", file.tunnel.port))
+        with pytest.raises(ConfigError, match=r"n\.yaml:2: tunnel: .*is owned by .*\(pid"):
+            uvloop.run(check_start(file))
+
+
+def test_missing_capabilities_are_named(monkeypatch):
+    """Before anything else is tried."""
+    status = "Name:\tfwd\nCapEff:\t0000000000001000\n"
+    monkeypatch.setattr(preflight.Path, "read_text", lambda _path: status)
+    with pytest.raises(LinkError, match="no CAP_SYS_ADMIN: run as root"):
+        uvloop.run(check_start(node()))

@@ -1,0 +1,73 @@
+"""The tunnel socket: its options, and who is named when its port is taken."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from ipaddress import IPv4Address
+
+import pytest
+import uvloop
+
+from fwd.netlink.errors import LinkError
+from fwd.netlink.netns import open_namespace
+from fwd.netlink.shim import in_namespace
+from fwd.netlink.tunnel import open_tunnel_socket
+from tests.netlink.namespaces import namespace
+
+LOOPBACK = IPv4Address("127.0.0.1")
+IP_RECVERR, IP_MTU_DISCOVER, IP_PKTINFO, SO_RXQ_OVFL = 11, 10, 8, 40
+
+
+def free_port() -> int:
+    """A UDP port nobody has."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def test_socket_has_its_options():
+    """Bound, non-blocking, destination and overflow reported, DF clear, ICMP errors ignored."""
+    port = free_port()
+    with uvloop.run(open_tunnel_socket(LOOPBACK, port)) as sock:
+        assert sock.getsockname() == ("127.0.0.1", port)
+        assert not sock.getblocking()
+        assert sock.getsockopt(socket.IPPROTO_IP, IP_PKTINFO) == 1
+        assert sock.getsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER) == 0
+        assert sock.getsockopt(socket.IPPROTO_IP, IP_RECVERR) == 0
+        assert sock.getsockopt(socket.SOL_SOCKET, SO_RXQ_OVFL) == 1
+        if os.geteuid() == 0:
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) >= 8 << 20
+
+
+def test_process_that_owns_the_port_is_named():
+    """The text ends with the key that changes the port."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+        text = rf"owned by .*\(pid {os.getpid()}\): stop it or set tunnel\.port"
+        with pytest.raises(LinkError, match=text):
+            uvloop.run(open_tunnel_socket(LOOPBACK, port))
+
+
+def test_foreign_address_is_told():
+    """An address of no device here."""
+    with pytest.raises(LinkError, match=r"on no device of this host"):
+        uvloop.run(open_tunnel_socket(IPv4Address("192.0.2.1"), free_port()))
+
+
+@pytest.mark.netns
+def test_kernel_vxlan_device_that_owns_the_port_is_named():
+    """A kernel device like flannel's: no process has that socket."""
+    with namespace() as name:
+        subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
+        vxlan = ["type", "vxlan", "id", "7", "dstport", "8472", "dev", "lo"]
+        subprocess.run(["ip", "-n", name, "link", "add", "flannel.1", *vxlan], check=True)
+        subprocess.run(["ip", "-n", name, "link", "set", "flannel.1", "up"], check=True)
+        fd = open_namespace(name)
+        try:
+            with pytest.raises(LinkError, match=r"VXLAN device flannel\.1: `ip link del flannel"):
+                in_namespace(fd, lambda: uvloop.run(open_tunnel_socket(LOOPBACK, 8472)))
+        finally:
+            os.close(fd)

@@ -1,0 +1,68 @@
+"""Prometheus text: C counters under Cilium's suffixes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from fwd.datapath.binding import Packet
+from fwd.model.rows import MetricRow
+from fwd.observe.metrics import metric_json, metrics_text
+from tests.api.daemon import LabAgent
+from tests.api.frames import NODE, syn, udp
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> dict[tuple[str, ...], float]:
+    """Every sample after two allowed packets and one denied."""
+    path = tmp_path / "node.yaml"
+    path.write_text(NODE, encoding="utf-8")
+    agent = LabAgent(path)
+    agent.dp.run(10**9, [Packet(frame, 2825) for frame in (syn(), syn(), udp())])
+    text = metrics_text(agent).decode()
+    agent.dp.close()
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_metrics_balance(samples: dict[tuple[str, ...], float]):
+    """Received = sent + to_stack + punted + drops, as the help text says."""
+    outcome = {key[1]: value for key, value in samples.items() if "datapath_packets" in key[0]}
+    drops = sum(value for key, value in samples.items() if key[0] == "fwd_drop_count_total")
+    assert outcome == {"received": 3, "sent": 2, "to_stack": 0, "punted": 0}
+    assert outcome["received"] == outcome["sent"] + drops
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (("fwd_drop_count_total", "EGRESS", "Policy denied"), 1),
+        (("fwd_drop_bytes_total", "EGRESS", "Policy denied"), 42),
+        (("fwd_forward_count_total", "EGRESS"), 4),
+        (("fwd_endpoint",), 1),
+        (("fwd_endpoint_state", "ready"), 1),
+        (("fwd_map_entries", "ct4_global"), 1),
+        (("fwd_bpf_map_pressure", "ct4_global"), 1 / 8192),
+        (("fwd_pump_rx_packets_total",), 12),
+        (("fwd_monitor_lost_events_total",), 0),
+        (("fwd_policy_max_revision",), 1),
+    ],
+)
+def test_metrics_values(samples: dict[tuple[str, ...], float], key: tuple[str, ...], value: float):
+    """Names, labels and values of the series dashboards rely on."""
+    assert samples[key] == value
+
+
+def test_metric_json_names_the_reason():
+    """A row of `fwd metrics list`."""
+    assert metric_json(MetricRow(133, 1, 3, 180)) == {
+        "reason": "Policy denied", "code": 133, "direction": "INGRESS", "packets": 3, "bytes": 180,
+    }  # fmt: skip
