@@ -51,7 +51,7 @@ asan: setup .build/asan/stamp
 	@so=$$(echo .build/asan/_fwd*.so); \
 	FWD_TEST_EXTENSION="$$PWD/$$so" PYTHONPATH="$$PWD/tests/sanitized" PYTHONMALLOC=malloc \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	FWD_TEST_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	$(BIN)/python -m pytest --ignore=tests/test_house.py -p no:cacheprovider $(ARGS)
 
 lint: setup

@@ -79,7 +79,7 @@ def main() -> int:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="fwd-core-") as directory:
         program = build(Path(directory))
-        command = [program, str(args.flows), str(args.rounds)]
+        command = [str(program), str(args.flows), str(args.rounds)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
         return 1

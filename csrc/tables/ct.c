@@ -233,8 +233,8 @@ enum fwd_drop ct_create(struct ct *ct, const struct fwd_settings *settings,
         icmp.sport = icmp.dport = 0;
         icmp.proto = addr_is_v4(&icmp.daddr) ? PROTO_ICMP : PROTO_ICMPV6;
         icmp.flags |= FWD_TUPLE_RELATED;
-        if (!ct_map_store(ct->any, &icmp, ct_hash(ct->seed, &icmp), &entry, packet->now_s))
-            return FWD_DROP_CT_MAP_INSERTION_FAILED;
+        /* Without it only errors about this pair of hosts need policy: no reason to refuse. */
+        ct_map_store(ct->any, &icmp, ct_hash(ct->seed, &icmp), &entry, packet->now_s);
     }
     if (!ct_map_store(ct_map_of(ct, tuple), tuple, hash, &entry, packet->now_s))
         return FWD_DROP_CT_MAP_INSERTION_FAILED;

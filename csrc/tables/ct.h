@@ -73,9 +73,10 @@ enum fwd_ct_status ct_lookup(struct ct *ct, const struct fwd_settings *settings,
                              struct ct_state *state, uint32_t *monitor);
 
 /* ct_create: main entry, and for EGRESS and INGRESS its ICMP companion (written first, [C]).
- * An existing key is overwritten. When the map is full an expired entry goes first, then a TCP
- * entry that has seen only SYNs or an ICMP companion; never another live one.
- * Return: 0 or CT_MAP_INSERTION_FAILED (155). */
+ * An existing key is overwritten. When the map is full an expired entry goes first, then one of a
+ * flow that was never answered; never an established one.
+ * Return: 0 or CT_MAP_INSERTION_FAILED (155) when the main entry has no room; a companion that has
+ * none is left out and counted. */
 enum fwd_drop ct_create(struct ct *ct, const struct fwd_settings *settings,
                         const struct ct_tuple *tuple, uint64_t hash, enum ct_dir dir,
                         const struct ct_packet *packet, const struct ct_state *state);

@@ -11,9 +11,9 @@
  * and free list are rebuilt from the entries at attach and need no order of their own.
  *
  * Full map: a bounded scan by a clock hand takes the first expired entry it meets; without one,
- * the first that no connection depends on: a TCP entry that has seen only SYNs, or an ICMP
- * companion. Otherwise the insert is refused and counted. New flows, at any rate and of any kind,
- * never cost an established connection its entry.
+ * the first that no connection depends on: a flow that was never answered, a TCP entry that has
+ * seen only SYNs, or an ICMP companion. Otherwise the insert is refused and counted. New flows, at
+ * any rate and of any kind, never cost an established connection its entry.
  */
 #include "tables/ct_map.h"
 
@@ -151,12 +151,15 @@ static void ct_delete(struct ct_map *map, uint32_t index)
     map->count--;
 }
 
-/* ct_expendable: no connection is lost with this entry. */
+/* ct_expendable: no connection is lost with this entry. A service entry has one direction only, so
+ * for it silence of the other side means nothing. */
 static bool ct_expendable(const struct ct_entry *entry)
 {
-    if (entry->key.proto == PROTO_TCP)
-        return !(entry->flags & FWD_CT_SEEN_NON_SYN);
-    return (entry->key.flags & FWD_TUPLE_RELATED) != 0;
+    if (entry->key.proto == PROTO_TCP && !(entry->flags & FWD_CT_SEEN_NON_SYN))
+        return true;
+    if (entry->key.flags & FWD_TUPLE_SERVICE)
+        return false;
+    return entry->key.flags & FWD_TUPLE_RELATED || !entry->rx_packets || !entry->tx_packets;
 }
 
 /* ct_reclaim: delete one entry of a full map, which leaves it on the free list. */

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fwd.netlink.errors import LinkError
 
-__all__ = ["NETNS_DIR", "namespace_path", "open_namespace", "same_namespace"]
+__all__ = ["NETNS_DIR", "namespace_path", "open_namespace"]
 
 NETNS_DIR = Path("/run/netns")
 """Where ``ip netns`` keeps its names."""
@@ -48,11 +48,6 @@ def open_namespace(namespace: str) -> int:
         hint = f"`ip netns del {namespace}` and add it again" if named else "check the path"
         raise LinkError(f"{path} is no network namespace: {hint}")
     return fd
-
-
-def same_namespace(one: int, other: int) -> bool:
-    """Tell whether two descriptors stand for the same namespace."""
-    return os.path.sameopenfile(one, other)
 
 
 def _is_network_namespace(fd: int) -> bool:

@@ -135,8 +135,12 @@ async def execute(netns: str, *command: str) -> tuple[int, str]:
         "ip", "netns", "exec", netns, *command,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
-    async with asyncio.timeout(20):
-        output, _ = await process.communicate()
+    try:
+        async with asyncio.timeout(20):
+            output, _ = await process.communicate()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
     return process.returncode or 0, output.decode()
 
 

@@ -254,14 +254,19 @@ class CtTwin:
         return planned
 
     def allowed_victims(self, now: int, *, tcp: bool) -> set[Key]:
-        """Return what may go when that map is full: expired ones, else half-open or companions."""
+        """Return what may go when that map is full: expired ones, else flows that nobody answered."""
         entries = self.map_of(tcp=tcp)
         expired = {key for key, entry in entries.items() if entry.expires < now}
         if expired:
             return expired
-        if tcp:
-            return {key for key, entry in entries.items() if not entry.seen_non_syn}
-        return {key for key in entries if key.flags & RELATED_BIT}
+        return {key for key, entry in entries.items() if self._half_open(key, entry)}
+
+    @staticmethod
+    def _half_open(key: Key, entry: Entry) -> bool:
+        if key.flags == SERVICE:
+            return key.proto == TCP and not entry.seen_non_syn
+        answered = all(entry.packets) and not key.flags & RELATED_BIT
+        return not answered or (key.proto == TCP and not entry.seen_non_syn)
 
     def sweep(self, now: int) -> int:
         """Delete what has expired; return how many."""

@@ -216,6 +216,16 @@ def test_arena_drops_a_torn_conntrack_entry(arena: CtDriver) -> None:
     assert arena.stats(tcp=True).count == 10
 
 
+def test_arena_drops_the_second_entry_of_one_key(arena: CtDriver) -> None:
+    """Two entries of one key cannot both be found, so only one is kept."""
+    ffi, size = arena.ffi, arena.ffi.sizeof("struct ct_entry")
+    first = ffi.buffer(arena.lib.ct_map_entry(arena.dp.ct.tcp, 0), size)
+    ffi.buffer(arena.lib.ct_map_entry(arena.dp.ct.tcp, 1), size)[:] = first[:]
+    assert arena.reattach() == 1
+    assert arena.stats(tcp=True).count == 9
+    assert set(arena.rows(tcp=True)) == {flow(port) for port in range(10) if port != 1}
+
+
 def test_arena_refuses_what_is_none(arena: CtDriver) -> None:
     """Each refusal names what differs and what to do next."""
     fd = arena.fd

@@ -55,17 +55,17 @@ class CtMachine(RuleBasedStateMachine):
     def settle(self, result: int, planned: list[tuple[Key, Entry]]) -> None:
         """Write to the twin what the C side could write, checking every eviction."""
         after = {**self.ct.rows(tcp=True), **self.ct.rows(tcp=False)}
-        written = len(planned) if result == 0 else len(planned) - 1
         for position, (key, entry) in enumerate(planned):
             entries = self.twin.map_of(tcp=key.proto == TCP)
             if key not in entries and len(entries) == self.cap:
                 victims = self.twin.allowed_victims(self.now, tcp=key.proto == TCP)
                 if not victims:
-                    assert result == FULL
                     self.failures += 1
+                    if position + 1 < len(planned):
+                        continue  # a companion is left out
+                    assert result == FULL
                     return
                 self.evict(victims, after, keep={k for k, _ in planned[position:]})
-            assert position <= written
             self.twin.entries[key] = entry
         assert result == 0
 
@@ -120,6 +120,7 @@ def test_ct_entry_expires_after_its_last_second() -> None:
     """At expires_s an entry stays, also in a full map; a second later it goes."""
     small = CtDriver(1, LIMITS)
     key = begin(small, Packet(A, N, UDP, 5000, 53), now=100)
+    small.lookup(Packet(N, A, UDP, 53, 5000), "ingress", "bidir", 100)  # now it is established
     assert list(small.rows(tcp=False)) == [key]
     assert small.walk(small.lib.fwd_ct_sweep, 160) == 0
     assert small.create(key._replace(sport=1), "service", 60, 160, State()) == FULL
@@ -134,6 +135,7 @@ def test_ct_full_map_keeps_established_connections() -> None:
     kept = set()
     for port in range(200):
         kept.add(begin(ct, tcp(SYN, sport=port + 1)))
+        ct.lookup(tcp(SYN | ACK, sport=port + 1, back=True), "ingress", "bidir", 101)
         ct.lookup(tcp(ACK, sport=port + 1), "egress", "bidir", 101)
     for port in range(2560):
         packet = Packet(ROUTER, N, TCP, port, 81, tcp_flags=SYN)
