@@ -254,7 +254,7 @@ class CtTwin:
         return planned
 
     def allowed_victims(self, now: int, *, tcp: bool) -> set[Key]:
-        """Return what may go when that map is full: expired ones, else flows that nobody answered."""
+        """Return what a full map may lose: what has expired, else what nobody answered."""
         entries = self.map_of(tcp=tcp)
         expired = {key for key, entry in entries.items() if entry.expires < now}
         if expired:

@@ -35,7 +35,7 @@ def udp(sport: int) -> Packet:
 
 
 def answer(dport: int) -> Packet:
-    """nginx's reply to ``udp``."""
+    """A reply of nginx to ``udp``."""
     spec = {**DEFAULTS["overlay"], "udp": {"sport": 53, "dport": dport}}
     frame = vxlan(25002, build(spec))
     return Packet(frame, PORT_OVERLAY, outer_src=IPv4Address("192.168.56.106"))
