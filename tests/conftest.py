@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,9 +20,11 @@ EXTENSION = "fwd.datapath._fwd"
 NETNS_TOOLS = ("ip", "ping", "curl")
 
 
-if "FWD_TEST_EXTENSION" in os.environ and EXTENSION not in sys.modules:
-    text = "FWD_TEST_EXTENSION needs tests/sanitized on PYTHONPATH: run make asan"
-    raise pytest.UsageError(text)
+if "FWD_TEST_EXTENSION" in os.environ:
+    found = importlib.util.find_spec(EXTENSION)
+    if found is None or found.origin != os.environ["FWD_TEST_EXTENSION"]:
+        text = "FWD_TEST_EXTENSION needs tests/sanitized on PYTHONPATH: run make asan"
+        raise pytest.UsageError(text)
 
 # Shared machines stall for seconds: a deadline would test the neighbours.
 settings.register_profile(

@@ -11,13 +11,14 @@
 
 enum { ENDPOINT_IDS = 65536 };
 
-#define ENDPOINT_NEW_BUCKET UINT64_MAX /* punt_refill_ns of a bucket nobody has used yet */
+#define BUCKET_UNUSED UINT64_MAX /* refill_ns of a bucket nobody has used yet: it is full */
 
 struct endpoint_table {
     uint32_t cap, count;
     uint32_t first_free;        /* no slot below it is free */
     uint32_t pad;
     uint64_t failures;
+    struct token_bucket errors; /* ICMP errors to anybody but endpoints */
     uint32_t index[ENDPOINT_IDS]; /* slot number + 1 by lxc_id, 0 = none */
     struct endpoint slots[];
 };
@@ -31,6 +32,7 @@ void endpoint_init(struct endpoint_table *table, uint32_t cap)
 {
     memset(table, 0, (size_t)endpoint_size(cap));
     table->cap = cap;
+    table->errors.refill_ns = BUCKET_UNUSED;
 }
 
 bool endpoint_validate(struct endpoint_table *table, uint64_t size, uint32_t cap)
@@ -93,8 +95,7 @@ int endpoint_upsert(struct endpoint_table *table, const struct fwd_endpoint_row 
     memcpy(slot->mac, row->mac, sizeof(slot->mac));
     memcpy(slot->node_mac, row->node_mac, sizeof(slot->node_mac));
     if (fresh) {
-        slot->punt_refill_ns = ENDPOINT_NEW_BUCKET;
-        slot->punt_tokens_milli = 0;
+        slot->punts = slot->errors = (struct token_bucket){.refill_ns = BUCKET_UNUSED};
         table->count++;
     }
     hashtab_fence();
@@ -145,36 +146,47 @@ void endpoint_stats(const struct endpoint_table *table, struct fwd_table_stats *
 
 /* Tokens are counted in thousandths: at 100 a second one is worth 10 us. What a refill cannot turn
  * into a whole thousandth stays in the clock, so frequent callers lose nothing. */
-static void endpoint_refill(struct endpoint *endpoint, uint64_t full_milli, uint64_t rate_pps,
-                            uint64_t now_ns)
+static void bucket_refill(struct token_bucket *bucket, uint64_t full_milli, uint64_t rate_pps,
+                          uint64_t now_ns)
 {
     const uint64_t milli_ns = 1000000; /* one thousandth takes milli_ns / rate */
-    uint64_t last_ns = endpoint->punt_refill_ns;
+    uint64_t last_ns = bucket->refill_ns;
     uint64_t elapsed_ns = now_ns > last_ns ? now_ns - last_ns : 0;
-    if (last_ns == ENDPOINT_NEW_BUCKET || elapsed_ns >= full_milli * milli_ns / rate_pps) {
-        endpoint->punt_tokens_milli = full_milli;
-        endpoint->punt_refill_ns = now_ns;
+    if (last_ns == BUCKET_UNUSED || elapsed_ns >= full_milli * milli_ns / rate_pps) {
+        bucket->tokens_milli = full_milli;
+        bucket->refill_ns = now_ns;
         return;
     }
     uint64_t added = elapsed_ns * rate_pps / milli_ns; /* fits: elapsed is below a full refill */
-    uint64_t tokens = endpoint->punt_tokens_milli;
-    tokens = tokens < full_milli ? tokens : full_milli; /* the burst may have been lowered */
-    endpoint->punt_tokens_milli = tokens + added < full_milli ? tokens + added : full_milli;
+    uint64_t tokens = bucket->tokens_milli + added;
+    bucket->tokens_milli = tokens < full_milli ? tokens : full_milli;
     uint64_t used_ns = (added * milli_ns + rate_pps - 1) / rate_pps;
-    endpoint->punt_refill_ns = (now_ns > last_ns ? last_ns : now_ns) + used_ns;
+    bucket->refill_ns = (now_ns > last_ns ? last_ns : now_ns) + used_ns;
+}
+
+static bool bucket_take(struct token_bucket *bucket, const struct fwd_settings *settings,
+                        uint64_t now_ns)
+{
+    const uint64_t token_milli = 1000;
+    if (settings->punt_rate_pps == 0)
+        return false;
+    bucket_refill(bucket, settings->punt_burst * token_milli, settings->punt_rate_pps, now_ns);
+    if (bucket->tokens_milli < token_milli)
+        return false;
+    bucket->tokens_milli -= token_milli;
+    return true;
 }
 
 bool endpoint_take_token(struct endpoint *endpoint, const struct fwd_settings *settings,
                          uint64_t now_ns)
 {
-    const uint64_t token_milli = 1000;
-    if (settings->punt_rate_pps == 0)
-        return false;
-    endpoint_refill(endpoint, settings->punt_burst * token_milli, settings->punt_rate_pps, now_ns);
-    if (endpoint->punt_tokens_milli < token_milli)
-        return false;
-    endpoint->punt_tokens_milli -= token_milli;
-    return true;
+    return bucket_take(&endpoint->punts, settings, now_ns);
+}
+
+bool endpoint_take_error_token(struct endpoint_table *table, struct endpoint *endpoint,
+                               const struct fwd_settings *settings, uint64_t now_ns)
+{
+    return bucket_take(endpoint ? &endpoint->errors : &table->errors, settings, now_ns);
 }
 
 /* ---- cilium_lxc ---- */

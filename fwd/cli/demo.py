@@ -136,15 +136,18 @@ def demo(
 @app.command()
 def down() -> None:
     """Remove what `fwd demo --keep` or a killed demo left; nothing else."""
-    found = Lab.left()
-    for directory in found:
-        try:
-            removed = Lab.load(directory).close()
-        except LabError as error:
-            print(f"fwd demo down: {error}", file=sys.stderr)
-            raise typer.Exit(1) from None
-        print(f"{directory.name}: removed {', '.join(removed) or 'an empty folder'}")
-    if not found:
+    try:
+        labs = [Lab.load(directory) for directory in Lab.left()]
+    except LabError as error:
+        print(f"fwd demo down: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    for lab in labs:
+        if lab.in_use:
+            print(f"{lab.directory.name}: left alone, its demo is still running")
+        else:
+            removed = lab.close()
+            print(f"{lab.directory.name}: removed {', '.join(removed) or 'an empty folder'}")
+    if not labs:
         print("no demo is up")
 
 
@@ -185,6 +188,7 @@ def _run(*, keep: bool, configs: Path) -> str:
     with contextlib.ExitStack() as stack:
         lab = stack.enter_context(Lab())
         stack.callback(_unhurried)
+        print(f"\nnamespaces {lab.name('*')}, files in {lab.directory}")
         topology = Topology(lab)
         node1, node2 = (
             topology.add_node(read_node_file(configs / f"{name}.yaml"))

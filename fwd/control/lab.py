@@ -54,6 +54,7 @@ class Lab:
         self.namespaces: list[str] = []
         self._processes: dict[int, str] = {}
         self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._owner: tuple[int, str | None] = (os.getpid(), _start_time(os.getpid()))
 
     @classmethod
     def load(cls, directory: Path) -> Lab:
@@ -68,6 +69,7 @@ class Lab:
             lab = cls(prefix, run_id)
             lab.namespaces = [str(name) for name in state["namespaces"]]
             lab._processes = {int(pid): str(at) for pid, at in state["processes"].items()}
+            lab._owner = (int(state["owner"][0]), str(state["owner"][1]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             text = f"reading the lab in {directory}: {error!r}; remove the folder by hand"
             raise LabError(text) from error
@@ -90,8 +92,18 @@ class Lab:
         """Take everything down."""
         self.close()
 
+    @property
+    def in_use(self) -> bool:
+        """Whether the process that made the lab still runs, and will take it down itself."""
+        pid, start_time = self._owner
+        return start_time is not None and _start_time(pid) == start_time
+
     def _save(self) -> None:
-        state = {"namespaces": self.namespaces, "processes": self._processes}
+        state = {
+            "namespaces": self.namespaces,
+            "processes": self._processes,
+            "owner": self._owner,
+        }
         staged = self.directory / f".{STATE_FILE}"
         staged.write_text(json.dumps(state), encoding="utf-8")
         staged.replace(self.directory / STATE_FILE)

@@ -82,9 +82,18 @@ def test_load_never_ends_a_stranger_with_a_reused_pid(root):
     """A recorded pid with another start time is somebody else's process."""
     crashed = Lab("t").__enter__()
     (crashed.directory / "lab.json").write_text(
-        json.dumps({"namespaces": [], "processes": {str(os.getpid()): "1"}})
+        json.dumps({"namespaces": [], "processes": {str(os.getpid()): "1"}, "owner": [1, "0"]})
     )
     assert Lab.load(crashed.directory).close() == []
+
+
+def test_a_lab_is_in_use_while_its_maker_runs(root):
+    """Others can tell a lab that will be taken down from one that was left."""
+    lab = Lab("t").__enter__()
+    assert Lab.load(lab.directory).in_use
+    state = json.loads((lab.directory / "lab.json").read_text())
+    (lab.directory / "lab.json").write_text(json.dumps({**state, "owner": [os.getpid(), "1"]}))
+    assert not Lab.load(lab.directory).in_use
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"namespaces": [], "processes": []}'])

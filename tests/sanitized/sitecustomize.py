@@ -18,11 +18,15 @@ if PATH and os.environ.get("LD_PRELOAD") != PRELOAD:
     os.environ["LD_PRELOAD"] = PRELOAD  # the runtimes must be there before anything else is loaded
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - ourselves
 
+
+class _Finder:
+    """Answers for the one module; loads it when somebody imports it, not before."""
+
+    @staticmethod
+    def find_spec(name: str, _path: object = None, _target: object = None) -> object:
+        return importlib.util.spec_from_file_location(NAME, PATH) if name == NAME else None
+
+
 if PATH:
     del os.environ["LD_PRELOAD"]
-    spec = importlib.util.spec_from_file_location(NAME, PATH)
-    if spec is None or spec.loader is None:
-        raise SystemExit(f"FWD_TEST_EXTENSION={PATH} is no loadable extension: run make asan")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    sys.modules[NAME] = module
+    sys.meta_path.insert(0, _Finder)

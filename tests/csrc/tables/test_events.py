@@ -97,9 +97,11 @@ def test_events_validate_refuses_another_layout(cap: int, size_less: int) -> Non
 def test_events_any_header_bytes_leave_a_safe_ring(header: bytes) -> None:
     """Whatever the positions are, an attached ring stays inside its region."""
     ring = Ring(4)
-    ring.region.content = (4).to_bytes(4, "little") + header[4:] + ring.region.content[64:]
+    known = (4).to_bytes(4, "little") + header[4:24] + bytes(8)  # capacity, positions, lost 0
+    ring.region.content = known + header[32:] + ring.region.content[64:]
     assert ring.lib.events_validate(ring.ring, ring.region.size, 4)
     assert ring.read(9) == []
+    assert ring.lost[0] <= 4
     for n in range(9):
         ring.write(n)
     assert ring.read(9) == [5, 6, 7, 8]

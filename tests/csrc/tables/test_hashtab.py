@@ -6,6 +6,7 @@ The endpoint table, which is no hash, makes the same promises and is tested with
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_network
@@ -19,7 +20,7 @@ from fwd.model.rows import IpcacheRow, PolicyRow
 from tests.csrc.internal import internal
 from tests.csrc.tables.region import Region, dump, fill_address, ipcache_c, policy_c
 
-CAP, FILLED = 24, 20
+CAP, FILLED, SEED = 24, 20, 99
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Kind:
     def empty(self) -> Region:
         """Return an initialised table of ``CAP`` rows."""
         region = Region(self.struct, self.call("size", CAP))
-        self.call("init", region.table, CAP, *([99] if self.seeded else []))
+        self.call("init", region.table, CAP, *([SEED] if self.seeded else []))
         return region
 
     def filled(self) -> Region:
@@ -261,16 +262,93 @@ def test_attach_drops_exactly_the_torn_row(kind: Kind) -> None:
     region = kind.filled()
     content = bytearray(region.content)
     before = kind.rows(region)
-    key = key_of(kind, bytes(internal()[0].buffer(kind.make(3))))
-    assert content.count(key) == 1
-    start = content.index(key)
-    content[start - 4 : start] = bytes(4)  # the state word before the key
+    start = slot_of(kind, content, 3).start
+    content[start + 4 : start + 8] = bytes(4)  # the state word
     region.content = bytes(content)
     assert kind.validate(region)
     left = kind.rows(region)
     assert len(left) == FILLED - 1
     assert set(left) < set(before)
     assert kind.count(region) == FILLED - 1
+
+
+SLOT_LEN = {"ipcache": 48, "policy": 48, "lxc": 28, "peer": 36, "endpoint": 40}
+
+
+def slot_of(kind: Kind, content: bytes, n: int) -> slice:
+    """Return where the slot of row ``n`` lies."""
+    row = kind.make(n)
+    if kind.name == "endpoint":
+        key, before = struct.pack("<IIH", row.identity, row.ifindex, row.lxc_id), 0
+    else:
+        key, before = key_of(kind, bytes(internal()[0].buffer(row))), 8
+    assert content.count(key) == 1
+    start = content.index(key) - before
+    return slice(start, start + SLOT_LEN[kind.name])
+
+
+@every_kind
+def test_attach_keeps_one_of_two_slots_with_the_same_key(kind: Kind) -> None:
+    """A key that a foreign hand wrote twice is there once, and gone after one delete."""
+    region = kind.filled()
+    content = bytearray(region.content)
+    content[slot_of(kind, content, 4)] = content[slot_of(kind, content, 3)]
+    region.content = bytes(content)
+    assert kind.validate(region)
+    assert len(set(kind.rows(region))) == len(kind.rows(region)) == FILLED - 1
+    assert kind.delete(region, kind.make(3)) == 1
+    assert kind.delete(region, kind.make(3)) == 0
+    assert kind.count(region) == FILLED - 2
+
+
+def tag_of(key: bytes) -> int:
+    """Return hashtab_tag(hashtab_hash(key)) under the seed of :meth:`Kind.empty`."""
+
+    def mix(a: int, b: int) -> int:
+        product = a * b
+        return product % 2**64 ^ product >> 64
+
+    value, whole = SEED, len(key) // 8 * 8
+    for (word,) in struct.iter_unpack("<Q", key[:whole]):
+        value = mix(value ^ word, 0x9E3779B97F4A7C15)
+    if key[whole:]:
+        value = mix(value ^ int.from_bytes(key[whole:], "little"), 0xA0761D6478BD642F)
+    return mix(value ^ 0xE7037ED1A0B428DB, SEED ^ 0x8EBC6AF09C88C6E3) >> 32 | 1
+
+
+FORGED = [
+    # table, length of its key, byte of the slot, what to write there
+    pytest.param("ipcache", 18, 24, 9, id="ipcache of family 9"),
+    pytest.param("ipcache", 18, 25, 200, id="ipcache with 200 bits"),
+    pytest.param("ipcache", 18, 23, 1, id="ipcache with host bits"),
+    pytest.param("policy", 12, 12, 0, id="policy of endpoint 0"),
+    pytest.param("policy", 12, 16, 3, id="policy in direction 3"),
+    pytest.param("policy", 12, 18, 255, id="policy with 255 bits"),
+    pytest.param("policy", 12, 20, 0, id="policy of rule 0"),
+    pytest.param("policy", 12, 24, 2, id="policy that half denies"),
+    pytest.param("lxc", 16, 26, 1, id="address of the host and an endpoint"),
+    pytest.param("peer", 16, 27, 1, id="peer with a VNI of 25 bits"),
+    pytest.param("peer", 16, 32, 2, id="peer with a third mode"),
+]
+
+
+@pytest.mark.parametrize(("name", "key_len", "at", "value"), FORGED)
+def test_attach_drops_what_upsert_would_refuse(
+    name: str, key_len: int, at: int, value: int
+) -> None:
+    """A row that nobody could have written is not used, even with a tag that holds."""
+    kind = next(kind for kind in KINDS if kind.name == name)
+    region = kind.filled()
+    content = bytearray(region.content)
+    slot = slot_of(kind, content, 3)
+    assert content[slot][4:8] == struct.pack("<I", tag_of(content[slot][8 : 8 + key_len]))
+    content[slot.start + at] = value
+    tag = struct.pack("<I", tag_of(content[slot][8 : 8 + key_len]))
+    content[slot.start + 4 : slot.start + 8] = tag
+    region.content = bytes(content)
+    assert kind.validate(region)
+    assert kind.count(region) == len(kind.rows(region)) == FILLED - 1
+    assert region.guards_hold()
 
 
 @settings(max_examples=40)

@@ -71,16 +71,18 @@ def narrow(addr: Address, prefix_len: int) -> Network:
 # Few distinct bits, so that prefixes contain each other and lookups land near their edges.
 bits32 = st.sampled_from([0, 1, 0x80000000, 0x0AF4006C, 0x0AF4006D, 0x0AF400FF, 0xFFFFFFFF])
 v4 = st.builds(IPv4Address, bits32 | st.integers(0, 2**32 - 1))
+few4 = st.sampled_from([IPv4Address(0x0A000000 + n) for n in range(4)])
 v6 = st.builds(
     IPv6Address,
     st.builds(lambda high, low: high << 96 | low, bits32, bits32 | st.just(0xFFFF << 32)),
 )
 addresses = v4 | v6.filter(lambda addr: addr.ipv4_mapped is None)
 lengths = st.sampled_from([0, 1, 8, 24, 31, 32, 63, 64, 65, 96, 127, 128]) | st.integers(0, 128)
-prefixes = st.builds(narrow, addresses, lengths).filter(
+wide = st.builds(narrow, addresses, lengths).filter(
     # ::ffff:0:0/96 and longer are IPv4 written in IPv6: refused, see the test of its own
     lambda prefix: prefix.version == 4 or prefix.network_address.ipv4_mapped is None
 )
+prefixes = wide | st.builds(narrow, few4, st.sampled_from([0, 30, 31, 32]))
 rows = st.builds(
     IpcacheRow,
     prefix=prefixes,
@@ -174,6 +176,22 @@ def test_ipcache_has_tunnel_follows_the_tunnel_endpoint() -> None:
             fill_address(row.tunnel_endpoint, ip_address("::"))
         assert table.upsert_c(row) == ""
         assert table.lookup(ip_address("10.244.2.1")) is not None  # ipcache_row checks the flag
+
+
+def test_ipcache_attach_recounts_the_lengths() -> None:
+    """Counts and bitmap of a foreign arena are not believed: the slots alone say what is there."""
+    table = Ipcache(4)
+    for text in ("10.0.0.1/32", "10.0.0.2/32", "fd00::/8"):
+        table.upsert(IpcacheRow(net(text), 1))
+    counts_len = 2 * 130 * 4 + 2 * 3 * 8
+    for junk in (b"\0", b"\xff"):
+        table.region.content = junk * counts_len + table.region.content[counts_len:]
+        assert table.lib.ipcache_validate(table.table, table.region.size, 4)
+        assert table.lookup(ip_address("fd12::1")) is not None
+        assert table.lookup(ip_address("10.0.0.2")) is not None
+    assert table.delete(net("10.0.0.1/32"))
+    assert table.lookup(ip_address("10.0.0.2")) is not None
+    assert table.lookup(ip_address("10.0.0.1")) is None
 
 
 INVALID = [

@@ -277,7 +277,9 @@ def test_policy_decides_as_the_twin(
         if what == "upsert":
             assert (table.upsert(row) == "") == model.upsert(row)
         else:
-            assert table.delete(row) == model.delete(row)
+            known = min(model.rows.values(), key=str, default=row)
+            gone = known if row.deny else row
+            assert table.delete(gone) == model.delete(gone)
         near = PolicyQuery(row.lxc_id, row.dir, row.identity, row.proto or TCP, row.port)
         assert table.lookup(near) == model.lookup(near)
     for query in asked:
@@ -328,6 +330,28 @@ def test_policy_row_of_no_entry_is_zero() -> None:
     table.upsert(entry(0, 0, "any", "allow"))
     for index in (NO_ENTRY, 1, 2):
         assert table.row(index) == PolicyRow(0, 0, 0, 0, 0, 0, deny=False, rule_id=0)
+
+
+def test_policy_removal_of_the_any_entry_leaves_its_group() -> None:
+    """When an identity's entry without protocol goes, its others stay and speak alone."""
+    table = Policy(4)
+    table.upsert(entry(0, 0, "any", "allow", rule=1))
+    table.upsert(entry(0, TCP, "80", "allow", rule=2))
+    assert table.delete(entry(0, 0, "any", "allow"))
+    assert table.lookup(PolicyQuery(7, INGRESS, *WEB)).match == L4_ONLY
+    assert table.lookup(PolicyQuery(7, INGRESS, 2, TCP, 81)).drop == DENIED
+
+
+def test_policy_groups_leave_with_their_last_entry() -> None:
+    """However often entries are rewritten, a small table serves many identities in turn."""
+    table = Policy(2)
+    for identity in range(1, 50):
+        row = entry(identity, TCP, "80", "allow", rule=identity)
+        for _ in range(3):
+            assert table.upsert(row) == ""
+        assert table.lookup(PolicyQuery(7, INGRESS, identity, TCP, 80)).row == row
+        assert table.delete(row)
+    assert table.region.guards_hold()
 
 
 INVALID = [
