@@ -3,7 +3,8 @@
 #   make demo    the seed's walk on real traffic: curl in a pod on node1, nginx on node2
 #   make test    the whole suite, then the same suite on an ASan+UBSan build
 #   make asan    only the second half        make lint   only the static checks
-#   make bench   the C core's figures        make clean  what the targets above made
+#   make bench   the C core, policies        make clean  what the targets above made
+#   make fuzz    libFuzzer on the C core, FUZZ_SECONDS=60 for each of its targets
 #
 # demo and test need root (namespaces, TAP devices); the others run as anyone once the OS
 # packages are there. PYTHON=... picks the interpreter of a new .venv.
@@ -17,12 +18,18 @@ SHELL := /bin/bash
 BIN := .venv/bin
 CSRC := $(shell find csrc -name '*.[ch]' -o -name '*.def' -o -name '*.py')
 # What the build, the demo and the netns tests call. libasan and libubsan come with gcc.
-PACKAGES := python3-venv python3-dev gcc libc6-dev iproute2 iputils-ping curl nginx-light iperf3
+PACKAGES := python3-venv python3-dev gcc libc6-dev iproute2 iputils-ping curl nginx-light iperf3 nftables
 
 export PIP_RETRIES := 10
 export PIP_DEFAULT_TIMEOUT := 60
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export DEBIAN_FRONTEND := noninteractive
+
+# Only for those who fuzz; the suite does so for a few seconds.
+ifneq ($(filter fuzz test,$(MAKECMDGOALS)),)
+PACKAGES += clang libclang-rt-dev
+endif
+FUZZ_SECONDS ?= 60
 
 rooted := $(filter demo test,$(MAKECMDGOALS))
 ifneq ($(rooted),)
@@ -31,7 +38,7 @@ $(error namespaces and TAP devices need root, run: sudo make $(rooted))
 endif
 endif
 
-.PHONY: help demo test asan lint bench clean packages setup
+.PHONY: help demo test asan lint bench fuzz clean packages setup
 
 help:
 	@sed -n '/^#/!q; s/^# \?//p' Makefile
@@ -59,6 +66,10 @@ lint: setup
 
 bench: setup
 	@$(BIN)/python benchmarks/core.py $(ARGS)
+	@$(BIN)/python benchmarks/policy.py
+
+fuzz: setup
+	@$(BIN)/python tests/fuzz/campaign.py --seconds $(FUZZ_SECONDS) $(ARGS)
 
 clean:
 	rm -rf .build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \

@@ -21,7 +21,7 @@
 #endif
 
 enum {
-    FWD_ABI_VERSION = 1,
+    FWD_ABI_VERSION = 2,
     FWD_MAX_TRACE = 8,     /* observation points one packet can pass on one node */
     FWD_MAX_STEPS = 24,    /* stages one packet can pass on one node, with room */
     FWD_CAPTURE_LEN = 128, /* packet bytes an event keeps (Cilium's TRACE_PAYLOAD_LEN) */
@@ -90,6 +90,12 @@ enum fwd_metric {
     FWD_METRIC_RECEIVED = 101, /* packets that entered the datapath: the left side of the sum */
     FWD_METRIC_TO_STACK = 102, /* verdict TO_STACK: third term of the right side */
     FWD_METRIC_SENT = 103,     /* verdicts TX_ENDPOINT and TX_UNDERLAY */
+    /* Of these, packets whose place an ICMP error to their sender took, by its reason. They count
+     * as sent, not under their drop reason, so that the sum holds. */
+    FWD_METRIC_ANSWERED_TTL = 104,
+    FWD_METRIC_ANSWERED_TOO_BIG = 105,
+    FWD_METRIC_ANSWERED_NO_BACKEND = 106,
+    FWD_METRIC_ANSWERED_DENIED = 107,
 };
 
 /* virtio_net_hdr flags and gso types (uapi/linux/virtio_net.h) */
@@ -146,6 +152,28 @@ enum { /* ct entry flags, datapath reference 2.3 */
     FWD_CT_FROM_TUNNEL = 1024,
 };
 
+enum { /* service flags, datapath reference 2.4: flags in the low byte, flags2 in the high one */
+    FWD_SVC_EXTERNAL_IP = 1,
+    FWD_SVC_NODE_PORT = 2,
+    FWD_SVC_EXT_LOCAL = 4,
+    FWD_SVC_HOST_PORT = 8,
+    FWD_SVC_AFFINITY = 16,
+    FWD_SVC_LOAD_BALANCER = 32,
+    FWD_SVC_ROUTABLE = 64,
+    FWD_SVC_SOURCE_RANGE = 128,
+    FWD_SVC_INT_LOCAL = 16 << 8,
+    FWD_SVC_TWO_SCOPES = 32 << 8,
+};
+
+enum fwd_scope { FWD_SCOPE_EXTERNAL = 0, FWD_SCOPE_INTERNAL = 1 };
+
+enum fwd_backend_state { /* datapath reference 2.4; only active ones take new connections */
+    FWD_BACKEND_ACTIVE = 0,
+    FWD_BACKEND_TERMINATING = 1,
+    FWD_BACKEND_QUARANTINED = 2,
+    FWD_BACKEND_MAINTENANCE = 3,
+};
+
 enum fwd_map { FWD_MAP_CT_TCP = 0, FWD_MAP_CT_ANY = 1 };
 
 /* reserved identities, datapath reference 5.1 */
@@ -180,7 +208,11 @@ struct fwd_params {
     uint32_t peers;             /* remote nodes */
     uint32_t fragments;         /* datagrams whose ports are remembered */
     uint32_t events;            /* event ring slots, a power of two */
-    uint32_t pad;
+    uint32_t services;          /* frontends, both scopes */
+    uint32_t backends;
+    uint32_t slots;             /* backend slots of all services together */
+    uint32_t affinity;          /* clients that stick to a backend */
+    uint32_t nat;               /* halves of masquerade mappings */
     uint64_t hash_seed;
     uint8_t boot_id[16];        /* of the running kernel: its clock gives conntrack its meaning */
 };
@@ -197,8 +229,15 @@ struct fwd_settings {
     uint8_t verify_peer, verify_source; /* D13 */
     uint8_t fragments;          /* track fragments; 0 = drop 157 */
     uint8_t icmp_frag_needed;   /* policy lets ICMP 3/4 through */
-    uint8_t pad0;
+    uint8_t ttl_exceeded_reply; /* IPv4 too is told of TTL 0; IPv6 always is */
+    uint8_t reject_no_backend, reject_deny; /* an ICMP error instead of silence */
+    uint16_t tunnel_mtu;        /* largest inner IP datagram, bytes; 0 = not checked */
+    uint8_t masquerade;         /* pods' packets to the world leave netdev under node_ip */
+    uint8_t pad_nat;
+    struct fwd_addr node_ip;
+    struct fwd_addr router_ip4, router_ip6; /* source of ICMP errors; all zero = none are sent */
     uint8_t router_mac[6], host_mac[6]; /* cilium_host as next hop, and as receiver */
+    struct fwd_addr loopback;   /* source a pod sees that reaches itself through a service */
     uint8_t vlan_allowed[512];  /* bit per VLAN id */
 };
 
@@ -231,7 +270,8 @@ struct fwd_step {
 /* What became of one packet. The packet itself was changed in place. */
 struct fwd_out {
     uint8_t verdict;           /* enum fwd_verdict */
-    uint8_t drop;              /* enum fwd_drop */
+    uint8_t drop;              /* enum fwd_drop; with TX_* or TO_STACK: why the frame is now an
+                                * ICMP error to the packet's sender */
     uint8_t ct;                /* enum fwd_ct_status of the last lookup */
     uint8_t match;             /* enum fwd_policy_match of the last policy lookup */
     uint8_t dir;               /* direction the verdict is counted under */
@@ -295,6 +335,25 @@ struct fwd_peer_row {
     uint8_t pad[3];
 };
 
+struct fwd_service_row {
+    struct fwd_addr frontend;
+    uint16_t port;             /* host order */
+    uint8_t proto;
+    uint8_t scope;             /* enum fwd_scope */
+    uint16_t flags;            /* FWD_SVC_* */
+    uint16_t rev_nat_id;       /* 1..65535; both scopes of a frontend share it */
+    uint32_t affinity_timeout_s;
+    uint32_t count;            /* backend slots; read back only */
+};
+
+struct fwd_backend_row {
+    struct fwd_addr addr;
+    uint32_t id;               /* never 0 */
+    uint16_t port;             /* host order; 0 = keep the packet's */
+    uint8_t proto;
+    uint8_t state;             /* enum fwd_backend_state */
+};
+
 struct fwd_ct_row {
     struct fwd_addr daddr, saddr;
     uint16_t dport, sport;     /* be16, as stored (datapath reference 3.1) */
@@ -309,6 +368,14 @@ struct fwd_ct_row {
     uint16_t ifindex;
     uint8_t rx_flags_seen, tx_flags_seen;
     uint8_t pad[6];
+};
+
+struct fwd_nat_row {
+    struct fwd_addr daddr, saddr; /* the key: as in the packet before translation */
+    struct fwd_addr to_addr;   /* an OUT entry's new source, an IN entry's new destination */
+    uint16_t dport, sport, to_port; /* be16; of echo the identifier */
+    uint8_t proto, flags;      /* FWD_TUPLE_OUT or _IN */
+    uint64_t created_ns;
 };
 
 struct fwd_metric_row {
@@ -364,6 +431,9 @@ FWD_EXPORT struct fwd_dp *fwd_dp_create(const struct fwd_params *params, int fd,
  * Torn entries are dropped and counted in @torn. */
 FWD_EXPORT struct fwd_dp *fwd_dp_attach(int fd, const uint8_t boot_id[16], uint32_t *torn,
                                         struct fwd_error *err);
+/* fwd_dp_view: the arena of @dp as it is now, copy on write: what runs on the view changes nothing
+ * behind it. @fd: the memfd @dp was made with. Valid while @dp does not change. */
+FWD_EXPORT struct fwd_dp *fwd_dp_view(const struct fwd_dp *dp, int fd, struct fwd_error *err);
 FWD_EXPORT void fwd_dp_close(struct fwd_dp *dp);
 FWD_EXPORT void fwd_dp_params(const struct fwd_dp *dp, struct fwd_params *params);
 FWD_EXPORT void fwd_dp_settings_get(const struct fwd_dp *dp, struct fwd_settings *settings);
@@ -426,6 +496,22 @@ FWD_EXPORT int fwd_peer_delete(struct fwd_dp *dp, const struct fwd_addr *ip);
 FWD_EXPORT uint32_t fwd_peer_dump(struct fwd_dp *dp, uint64_t *cursor, struct fwd_peer_row *rows,
                                   uint32_t cap);
 
+/* fwd_service_upsert: a frontend and its @n backend slots, which take new connections at random.
+ * Slots are rewritten one by one, so every packet in between finds an old or a new backend. */
+FWD_EXPORT int fwd_service_upsert(struct fwd_dp *dp, const struct fwd_service_row *row,
+                                  const uint32_t *backend_ids, uint32_t n, struct fwd_error *err);
+FWD_EXPORT int fwd_service_delete(struct fwd_dp *dp, const struct fwd_service_row *key);
+FWD_EXPORT uint32_t fwd_service_dump(struct fwd_dp *dp, uint64_t *cursor,
+                                     struct fwd_service_row *rows, uint32_t cap);
+/* fwd_service_slots: the backend ids of a frontend, at most @cap. Return: how many. */
+FWD_EXPORT uint32_t fwd_service_slots(struct fwd_dp *dp, const struct fwd_service_row *key,
+                                      uint32_t *backend_ids, uint32_t cap);
+FWD_EXPORT int fwd_backend_upsert(struct fwd_dp *dp, const struct fwd_backend_row *row,
+                                  struct fwd_error *err);
+FWD_EXPORT int fwd_backend_delete(struct fwd_dp *dp, uint32_t id);
+FWD_EXPORT uint32_t fwd_backend_dump(struct fwd_dp *dp, uint64_t *cursor,
+                                     struct fwd_backend_row *rows, uint32_t cap);
+
 FWD_EXPORT uint32_t fwd_ct_dump(struct fwd_dp *dp, enum fwd_map map, uint64_t *cursor,
                                 struct fwd_ct_row *rows, uint32_t cap);
 /* fwd_ct_sweep: walk at most @budget entries from *cursor, delete those with expires_s < now_s.
@@ -436,11 +522,22 @@ FWD_EXPORT uint32_t fwd_ct_sweep(struct fwd_dp *dp, enum fwd_map map, uint32_t n
 FWD_EXPORT uint32_t fwd_ct_purge_addr(struct fwd_dp *dp, enum fwd_map map,
                                       const struct fwd_addr *addr, uint64_t *cursor,
                                       uint32_t budget);
+/* fwd_ct_purge_services: the same walk, deleting entries of flows through a service that is gone or
+ * no longer has their backend. */
+FWD_EXPORT uint32_t fwd_ct_purge_services(struct fwd_dp *dp, enum fwd_map map, uint64_t *cursor,
+                                          uint32_t budget);
+FWD_EXPORT uint32_t fwd_nat_dump(struct fwd_dp *dp, uint64_t *cursor, struct fwd_nat_row *rows,
+                                 uint32_t cap);
+/* fwd_nat_sweep: walk at most @budget entries from *cursor, delete mappings whose flow conntrack has
+ * forgotten. Return: mappings deleted; *cursor = 0 after the last entry. */
+FWD_EXPORT uint32_t fwd_nat_sweep(struct fwd_dp *dp, uint64_t *cursor, uint32_t budget);
 FWD_EXPORT uint32_t fwd_metrics_dump(struct fwd_dp *dp, uint64_t *cursor,
                                      struct fwd_metric_row *rows, uint32_t cap);
 
 enum fwd_table { FWD_TABLE_CT_TCP, FWD_TABLE_CT_ANY, FWD_TABLE_IPCACHE, FWD_TABLE_ENDPOINT,
-                 FWD_TABLE_LXC, FWD_TABLE_POLICY, FWD_TABLE_PEER, FWD_TABLE_FRAG };
+                 FWD_TABLE_LXC, FWD_TABLE_POLICY, FWD_TABLE_PEER, FWD_TABLE_FRAG,
+                 FWD_TABLE_SERVICE, FWD_TABLE_BACKEND, FWD_TABLE_AFFINITY, FWD_TABLE_SLOT,
+                 FWD_TABLE_NAT };
 FWD_EXPORT void fwd_table_stats(const struct fwd_dp *dp, enum fwd_table table,
                                 struct fwd_table_stats *stats);
 
@@ -495,13 +592,16 @@ FWD_EXPORT void fwd_pump_stats_get(const struct fwd_pump *pump, struct fwd_pump_
 
 #ifndef FWD_CDEF
 static_assert(sizeof(struct fwd_addr) == 16, "addresses are 16 bytes");
-static_assert(sizeof(struct fwd_params) == 64, "arena header layout");
+static_assert(sizeof(struct fwd_params) == 80, "arena header layout");
 static_assert(sizeof(struct fwd_endpoint_row) == 24, "row layout");
 static_assert(sizeof(struct fwd_lxc_row) == 20, "row layout");
 static_assert(sizeof(struct fwd_ipcache_row) == 40, "row layout");
 static_assert(sizeof(struct fwd_policy_row) == 32, "row layout");
 static_assert(sizeof(struct fwd_peer_row) == 28, "row layout");
+static_assert(sizeof(struct fwd_service_row) == 32, "row layout");
+static_assert(sizeof(struct fwd_backend_row) == 24, "row layout");
 static_assert(sizeof(struct fwd_ct_row) == 104, "row layout");
+static_assert(sizeof(struct fwd_nat_row) == 64, "row layout");
 static_assert(sizeof(struct fwd_step) == 36, "step layout");
 static_assert(sizeof(struct fwd_event) == 240, "event layout");
 #endif

@@ -15,6 +15,28 @@ uint16_t csum_fold(uint64_t sum);
  * Source: RFC 1624, equation 3. */
 uint16_t csum_update16(uint16_t check, uint16_t from, uint16_t to);
 
+/* csum_diff: what exchanging @len bytes adds to a sum; @len even. */
+static inline uint64_t csum_diff(const uint8_t *from, const uint8_t *to, uint32_t len)
+{
+    uint64_t diff = 0;
+    for (uint32_t at = 0; at < len; at += 2)
+        diff += (uint64_t)(uint16_t)~load16(from + at) + load16(to + at);
+    return diff;
+}
+
+static inline uint16_t csum_apply(uint16_t check, uint64_t diff)
+{
+    return csum_fold((uint64_t)(uint16_t)~check + diff);
+}
+
+/* csum_change: apply @diff to the checksum at @at. Return: what that adds to a sum over it. */
+static inline uint64_t csum_change(uint8_t *at, uint64_t diff)
+{
+    uint16_t before = load16(at), after = csum_apply(before, diff);
+    store16(at, after);
+    return (uint64_t)(uint16_t)~before + after;
+}
+
 /* csum_pseudo: pseudo-header sum of the addresses, @proto and @l4_len, unfolded. IPv4 when both
  * addresses are mapped. */
 uint64_t csum_pseudo(const struct fwd_addr *saddr, const struct fwd_addr *daddr, uint8_t proto,

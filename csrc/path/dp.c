@@ -125,13 +125,10 @@ void path_punt(struct path *p)
     p->out->port = p->pkt->port;
 }
 
-void path_drop(struct path *p, enum fwd_drop drop)
+/* drop_report: the reason in the outcome and, when somebody listens, in the ring. */
+static void drop_report(struct path *p, enum fwd_drop drop)
 {
-    metrics_add(p->dp->metrics, (uint8_t)drop, (uint8_t)p->dir, p->pkt->len);
-    p->out->verdict = FWD_DROP;
     p->out->drop = (uint8_t)drop;
-    p->out->dir = (uint8_t)p->dir;
-    p->out->port = FWD_PORT_NONE;
     if (!(p->settings->monitor_mask & FWD_MONITOR_DROP))
         return;
     struct fwd_event *event = event_begin(p, FWD_EVENT_DROP, (uint8_t)drop);
@@ -139,6 +136,21 @@ void path_drop(struct path *p, enum fwd_drop drop)
         event->dst_id = p->endpoint->lxc_id;
         event->ifindex = p->endpoint->ifindex;
     }
+}
+
+void path_drop(struct path *p, enum fwd_drop drop)
+{
+    metrics_add(p->dp->metrics, (uint8_t)drop, (uint8_t)p->dir, p->pkt->len);
+    p->out->verdict = FWD_DROP;
+    p->out->dir = (uint8_t)p->dir;
+    p->out->port = FWD_PORT_NONE;
+    drop_report(p, drop);
+}
+
+void path_answered(struct path *p, enum fwd_drop drop, enum fwd_metric metric)
+{
+    metrics_add(p->dp->metrics, (uint8_t)metric, (uint8_t)p->dir, p->pkt->len);
+    drop_report(p, drop);
 }
 
 void fwd_dp_count_drop(struct fwd_dp *dp, uint64_t now_ns, enum fwd_drop reason, enum fwd_dir dir,

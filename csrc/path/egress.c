@@ -89,7 +89,11 @@ static bool echo_request(const struct parsed *parsed)
 /* Row 6: where to. Local endpoint, overlay, or the host's stack, in this order. */
 static enum fwd_drop stage_forward(struct path *p)
 {
-    const struct fwd_lxc_row *local = lxc_lookup(p->dp->lxc, &p->parsed.daddr);
+    /* The reply of a pod to itself goes to the loopback address: its own is the source ([C], 4.8). */
+    bool to_itself = p->hairpin &&
+                     (p->ct_status == FWD_CT_REPLY || p->ct_status == FWD_CT_RELATED);
+    const struct fwd_lxc_row *local =
+        lxc_lookup(p->dp->lxc, to_itself ? &p->parsed.saddr : &p->parsed.daddr);
     path_step(p, (struct fwd_step){.stage = FWD_STAGE_LOCAL, .flag = local != NULL,
                                    .a = local ? local->lxc_id : 0, .b = local ? local->flags : 0,
                                    .addr = p->parsed.daddr});
@@ -102,8 +106,10 @@ static enum fwd_drop stage_forward(struct path *p)
         path_punt(p);
         return FWD_DROP_NONE;
     }
-    if (!local && path_tunnelled(p))
-        return path_encap(p, p->dst);
+    if (!local && path_tunnelled(p)) {
+        enum fwd_drop drop = stage_mtu(p);
+        return drop ? drop : path_encap(p, p->dst);
+    }
     path_to_stack(p, NULL, p->settings->router_mac);
     return FWD_DROP_NONE;
 }
@@ -112,7 +118,7 @@ static enum fwd_drop from_container_ip(struct path *p)
 {
     enum fwd_drop drop;
     if ((drop = stage_parse(p)) || (drop = stage_source_ip(p)) || (drop = stage_fragment(p)) ||
-        (drop = stage_ct_lookup(p, CT_EGRESS)) || (drop = stage_ipcache_dst(p)) ||
+        (drop = stage_lb(p)) || (drop = stage_ct_lookup(p, CT_EGRESS)) || (drop = stage_ipcache_dst(p)) ||
         (drop = stage_policy(p, CT_EGRESS)) || (drop = stage_ct_write(p, CT_EGRESS)))
         return drop;
     return stage_forward(p);
@@ -134,8 +140,10 @@ void hook_from_container(struct path *p)
         path_punt(p);
         return;
     }
+    if (!drop && !p->l3_drop && path_nd(p))
+        return;
     if (!drop)
         drop = from_container_ip(p);
     if (drop)
-        path_drop(p, drop);
+        path_refuse(p, drop);
 }

@@ -91,10 +91,12 @@ static const struct fwd_lxc_row *stage_endpoint(struct path *p)
 static enum fwd_drop to_container_ip(struct path *p)
 {
     enum fwd_drop drop;
-    if ((drop = stage_fragment(p)) || (drop = stage_ct_lookup(p, CT_INGRESS)) ||
-        (drop = stage_policy(p, CT_INGRESS)))
+    if ((drop = stage_fragment(p)) || (drop = stage_ct_lookup(p, CT_INGRESS)))
         return drop;
-    return stage_ct_write(p, CT_INGRESS);
+    stage_loopback(p);
+    if ((drop = stage_policy(p, CT_INGRESS)) || (drop = stage_ct_write(p, CT_INGRESS)))
+        return drop;
+    return stage_rev_nat(p);
 }
 
 /* Row 11: the receiver's own program. */
@@ -104,6 +106,8 @@ void hook_to_container(struct path *p, struct endpoint *endpoint)
     p->endpoint = endpoint;
     p->dst_identity = p->out->dst_identity = endpoint->identity;
     p->orig_saddr = p->parsed.saddr;
+    p->rev_nat_id = 0; /* what the sending side knew is in its own entry */
+    p->hairpin = false;
     enum fwd_drop drop = to_container_ip(p);
     if (drop) {
         path_drop(p, drop);
@@ -125,7 +129,7 @@ void path_deliver_local(struct path *p, uint32_t lxc_id)
     p->out->port = lxc_id;
     enum fwd_drop drop = stage_l3(p, endpoint->node_mac, endpoint->mac);
     if (drop)
-        path_drop(p, drop);
+        path_refuse(p, drop);
     else
         hook_to_container(p, endpoint);
 }

@@ -1,7 +1,7 @@
 /* north_south.c - the host side: cilium_host and netdev, and handing packets to the stack.
  *
- * Called by dp.c for frames of these ports, by egress.c and ingress.c for the stack. NodePort and
- * masquerading will stand here. Source: datapath reference 1.4/12, 1.10.
+ * Called by dp.c for frames of these ports, by egress.c and ingress.c for the stack. Masquerading is
+ * nat.c's, NodePort will stand here. Source: datapath reference 1.4/12, 1.10.
  */
 #include "path/path.h"
 
@@ -15,11 +15,30 @@ void path_to_stack(struct path *p, const uint8_t *smac, const uint8_t *dmac)
     if (p->parsed.family && (smac || dmac))
         drop = stage_l3(p, smac, dmac);
     if (drop) {
-        path_drop(p, drop);
+        path_refuse(p, drop);
         return;
     }
     path_trace(p, FWD_OBS_TO_STACK);
     path_send(p, FWD_TO_STACK, FWD_PORT_HOST);
+}
+
+/* outside_identity: of a source that only came by: what the ipcache says, never HOST. */
+static uint32_t outside_identity(const struct path *p)
+{
+    const struct ipcache_entry *src =
+        p->parsed.family ? ipcache_lookup(p->dp->ipcache, &p->parsed.saddr) : NULL;
+    bool usable = src && src->identity != FWD_ID_UNKNOWN && src->identity != FWD_ID_HOST;
+    return usable ? src->identity : FWD_ID_WORLD;
+}
+
+/* host_identity: who speaks through cilium_host. A TAP carries no mark, so the address tells: the
+ * node's own are the host, what it merely routes to us keeps the identity of its source. */
+static uint32_t host_identity(const struct path *p)
+{
+    const struct fwd_lxc_row *own =
+        p->parsed.family ? lxc_lookup(p->dp->lxc, &p->parsed.saddr) : NULL;
+    bool host = !p->parsed.family || (own && own->flags & FWD_LXC_HOST);
+    return host ? FWD_ID_HOST : outside_identity(p);
 }
 
 /* from_host_ip: the host stack sends toward pods through cilium_host. */
@@ -39,10 +58,12 @@ static enum fwd_drop from_host_ip(struct path *p)
     }
     stage_ipcache_dst(p);
     if (!local && path_tunnelled(p))
-        return path_encap(p, p->dst);
+        return (drop = stage_mtu(p)) ? drop : path_encap(p, p->dst);
     bool skip = p->dst && (p->dst->flags & FWD_IPCACHE_SKIP_TUNNEL);
-    /* What the host routed to us and we would hand straight back would loop (1.10). */
-    if (!local && !skip && p->dst_identity == FWD_ID_WORLD)
+    /* What the host routed to us and we would hand straight back would loop (1.10). A CIDR's
+     * identity (5.1) is a part of the world. */
+    bool world = p->dst_identity == FWD_ID_WORLD || p->dst_identity >> 24 == 1;
+    if (!local && !skip && world)
         return FWD_DROP_STALE_OR_UNROUTABLE_IP;
     path_trace(p, FWD_OBS_TO_STACK);
     path_send(p, FWD_TO_STACK, FWD_PORT_HOST);
@@ -52,13 +73,13 @@ static enum fwd_drop from_host_ip(struct path *p)
 void hook_from_host(struct path *p)
 {
     p->dir = FWD_DIR_EGRESS;
-    p->src_identity = p->out->src_identity = FWD_ID_HOST;
+    p->src_identity = p->out->src_identity = host_identity(p);
     path_trace(p, FWD_OBS_FROM_HOST);
     enum fwd_drop drop = p->eth_drop;
     if (!drop)
         drop = from_host_ip(p);
     if (drop)
-        path_drop(p, drop);
+        path_refuse(p, drop);
 }
 
 /* stage_vlan: a tagged frame passes when its id is allowed and is dropped otherwise; untagged and
@@ -88,12 +109,13 @@ void hook_from_netdev(struct path *p)
         return;
     }
     if (!tagged) {
-        const struct ipcache_entry *src =
-            p->parsed.family ? ipcache_lookup(p->dp->ipcache, &p->parsed.saddr) : NULL;
-        bool usable = src && src->identity != FWD_ID_UNKNOWN && src->identity != FWD_ID_HOST;
-        p->src_identity = usable ? src->identity : FWD_ID_WORLD; /* never HOST from outside */
-        p->out->src_identity = p->src_identity;
+        p->src_identity = p->out->src_identity = outside_identity(p);
         path_trace(p, FWD_OBS_FROM_NETWORK);
+        drop = stage_rev_snat(p);
+    }
+    if (drop) {
+        path_drop(p, drop);
+        return;
     }
     path_send(p, FWD_TO_STACK, FWD_PORT_HOST);
 }
@@ -104,6 +126,8 @@ void hook_to_netdev(struct path *p)
     bool tagged;
     p->dir = FWD_DIR_EGRESS;
     enum fwd_drop drop = stage_vlan(p, FWD_STAGE_TO_NETDEV, &tagged);
+    if (!drop && !tagged)
+        drop = stage_snat(p);
     if (drop) {
         path_drop(p, drop);
         return;

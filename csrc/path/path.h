@@ -38,6 +38,10 @@ struct path {
     enum fwd_dir dir;           /* direction drops are counted under */
     bool from_tunnel;
 
+    /* stage_lb */
+    uint16_t rev_nat_id;        /* of the service this packet was sent to, 0 = none */
+    bool hairpin;               /* a pod that reaches itself, by stage_lb or its ct entry */
+
     /* stage_ipcache_dst */
     const struct ipcache_entry *dst; /* NULL = miss */
 
@@ -63,6 +67,8 @@ void path_policy_verdict(struct path *p, enum fwd_drop drop);
 void path_send(struct path *p, enum fwd_verdict verdict, uint32_t port);
 void path_punt(struct path *p);
 void path_drop(struct path *p, enum fwd_drop drop);
+/* path_answered: report @drop like path_drop, count it under @metric: an answer is on its way. */
+void path_answered(struct path *p, enum fwd_drop drop, enum fwd_metric metric);
 
 /* ---- stage.c: stages both directions share ---- */
 
@@ -74,6 +80,60 @@ enum fwd_drop stage_policy(struct path *p, enum ct_dir dir);
 enum fwd_drop stage_ct_write(struct path *p, enum ct_dir dir);
 /* stage_l3: one hop: TTL - 1, then the MACs that are not NULL (datapath reference 7.1). */
 enum fwd_drop stage_l3(struct path *p, const uint8_t *smac, const uint8_t *dmac);
+
+/* ---- service.c: row 1 and its reverse ---- */
+
+enum fwd_drop stage_lb(struct path *p);
+enum fwd_drop stage_rev_nat(struct path *p);
+/* stage_loopback: does a new packet at the receiver come from itself through a service (4.8)? */
+void stage_loopback(struct path *p);
+/* path_nat: another source or destination. @port be16, 0 = keep; later fragments have none. */
+void path_nat(struct path *p, bool source, const struct fwd_addr *addr, uint16_t port);
+/* path_undo_lb: give a pod's packet back the addresses it was sent with, for an error to quote. */
+void path_undo_lb(struct path *p);
+/* path_load_tuple: tuple and hash after the headers changed. */
+void path_load_tuple(struct path *p);
+
+/* ---- icmp_error.c ---- */
+
+/* path_refuse: path_drop for a packet whose sender may be told: where the settings, the protocol
+ * and the sender's error tokens allow it, an ICMP error goes back in the packet's place. */
+void path_refuse(struct path *p, enum fwd_drop drop);
+/* stage_mtu: does the packet fit the tunnel, or may it be fragmented on the way (6.2)? */
+enum fwd_drop stage_mtu(struct path *p);
+/* path_nd: a pod's neighbour discovery, before its source is checked (7.5). True: verdict given. */
+bool path_nd(struct path *p);
+
+/* ---- quote.c ---- */
+
+/* The packet an ICMP error quotes, as far as it is there. */
+struct quote {
+    uint8_t *ip;
+    uint32_t len;               /* bytes of it */
+    uint32_t l4_off;
+    struct fwd_addr saddr, daddr;
+    uint16_t sport, dport;      /* be16 */
+    uint8_t proto;
+    bool v4;
+};
+/* quote_find: the flow an ICMP error is about. False: the packet is none, or too little of the
+ * flow's packet is quoted. */
+bool quote_find(const struct path *p, struct quote *quote);
+/* quote_nat: another source or destination in the quoted packet. Every word that changes goes into
+ * the error's own checksum, too. @port be16, 0 = keep. */
+void quote_nat(struct path *p, struct quote *quote, bool source, const struct fwd_addr *addr,
+               uint16_t port);
+/* path_error_lb, path_error_rev_nat: an ICMP error about a flow that goes through a service, from
+ * the client and to it: addresses outside and inside the quoted packet. True: it was one. */
+bool path_error_lb(struct path *p);
+bool path_error_rev_nat(struct path *p);
+
+/* ---- nat.c: masquerading, rows 8 and 9 ---- */
+
+/* stage_snat: give a packet that leaves netdev the node's address where that is due. */
+enum fwd_drop stage_snat(struct path *p);
+/* stage_rev_snat: and take it from the answer again. What is nobody's mapping passes untouched. */
+enum fwd_drop stage_rev_snat(struct path *p);
 
 /* ---- hooks ---- */
 

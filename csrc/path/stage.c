@@ -45,10 +45,15 @@ enum fwd_drop stage_fragment(struct path *p)
             parsed->dport = second;
         }
     }
-    p->tuple_drop = ct_tuple_load(parsed, &p->loaded, &p->ct_packet);
+    path_load_tuple(p);
+    return FWD_DROP_NONE;
+}
+
+void path_load_tuple(struct path *p)
+{
+    p->tuple_drop = ct_tuple_load(&p->parsed, &p->loaded, &p->ct_packet);
     p->hash = ct_hash(p->dp->ct.seed, &p->loaded);
     p->out->hash = (uint32_t)p->hash;
-    return FWD_DROP_NONE;
 }
 
 enum fwd_drop stage_ct_lookup(struct path *p, enum ct_dir dir)
@@ -59,8 +64,11 @@ enum fwd_drop stage_ct_lookup(struct path *p, enum ct_dir dir)
         p->tuple = p->loaded;
         p->ct_packet.len = p->pkt->len;
         memset(&p->ct_state, 0, sizeof(p->ct_state));
-        p->ct_status = ct_lookup(&p->dp->ct, p->settings, &p->tuple, p->hash, dir, CT_SCOPE_BIDIR,
+        /* A just translated request must never be taken for a reply ([C], 1.3/2). */
+        enum ct_scope scope = p->rev_nat_id ? CT_SCOPE_FORWARD : CT_SCOPE_BIDIR;
+        p->ct_status = ct_lookup(&p->dp->ct, p->settings, &p->tuple, p->hash, dir, scope,
                                  &p->ct_packet, &p->ct_state, &p->monitor);
+        p->hairpin |= (p->ct_state.flags & FWD_CT_LB_LOOPBACK) != 0;
         p->out->ct = (uint8_t)p->ct_status;
     }
     path_step(p, (struct fwd_step){
@@ -120,7 +128,7 @@ static struct policy_result policy_verdict(const struct path *p, enum ct_dir dir
 /* stage_policy: evaluated for every packet in request direction, never for replies. */
 enum fwd_drop stage_policy(struct path *p, enum ct_dir dir)
 {
-    if (p->ct_status == FWD_CT_REPLY || p->ct_status == FWD_CT_RELATED)
+    if (p->ct_status == FWD_CT_REPLY || p->ct_status == FWD_CT_RELATED || p->hairpin)
         return FWD_DROP_NONE;
     struct policy_key key = policy_key(p, dir);
     struct policy_result result = policy_verdict(p, dir, &key);
@@ -140,9 +148,15 @@ enum fwd_drop stage_policy(struct path *p, enum ct_dir dir)
 
 enum fwd_drop stage_ct_write(struct path *p, enum ct_dir dir)
 {
-    if (p->ct_status != FWD_CT_NEW)
+    /* A flow that now goes through another service, or none, is written anew. */
+    bool other = p->ct_status == FWD_CT_ESTABLISHED && dir == CT_EGRESS &&
+                 p->ct_state.rev_nat_id != p->rev_nat_id;
+    if (p->ct_status != FWD_CT_NEW && !other)
         return FWD_DROP_NONE;
     p->ct_state.src_identity = p->src_identity;
+    p->ct_state.rev_nat_id = p->rev_nat_id;
+    if (p->hairpin)
+        p->ct_state.flags |= FWD_CT_LB_LOOPBACK;
     if (p->from_tunnel)
         p->ct_state.flags |= FWD_CT_FROM_TUNNEL;
     enum fwd_drop drop = ct_create(&p->dp->ct, p->settings, &p->tuple, p->hash, dir, &p->ct_packet,

@@ -1,7 +1,6 @@
 /* arena.c - the mapped region that holds every table, and the handle on it (D7). See arena.h.
  *
- * Called by the control side at start and end; nothing here runs per packet. The only place beside
- * csrc/io with syscalls and malloc.
+ * Called at start and end, never per packet. Beside csrc/io the only place with syscalls and malloc.
  *
  * Theory. The region is the header, then the tables in the order of `parts`, each at an offset
  * that the parameters alone decide: whoever has the same parameters finds the same layout. A new
@@ -26,7 +25,7 @@
 
 enum arena_part {
     PART_CT_TCP, PART_CT_ANY, PART_IPCACHE, PART_ENDPOINTS, PART_LXC, PART_POLICY, PART_PEERS,
-    PART_FRAGMENTS, PART_METRICS, PART_EVENTS, PART_MAX
+    PART_FRAGMENTS, PART_LB, PART_NAT, PART_METRICS, PART_EVENTS, PART_MAX
 };
 
 struct arena_layout {
@@ -64,6 +63,8 @@ static void arena_layout(const struct fwd_params *params, struct arena_layout *l
         [PART_POLICY] = policy_size(params->policy),
         [PART_PEERS] = peer_size(params->peers),
         [PART_FRAGMENTS] = frag_size(params->fragments),
+        [PART_LB] = lb_size(params),
+        [PART_NAT] = nat_size(params->nat),
         [PART_METRICS] = sizeof(struct metrics),
         [PART_EVENTS] = events_size(params->events),
     }};
@@ -99,6 +100,11 @@ static bool arena_check_params(const struct fwd_params *params, const char *from
         {"peers", params->peers, 1u << 20},
         {"fragments", params->fragments, 1u << 24},
         {"events", params->events, 1u << 20},
+        {"services", params->services, 1u << 20},
+        {"backends", params->backends, 1u << 20},
+        {"slots", params->slots, 1u << 22},
+        {"affinity", params->affinity, 1u << 22},
+        {"nat", params->nat, 1u << 24},
     };
     for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++) {
         if (limits[i].value >= 1 && limits[i].value <= limits[i].max)
@@ -150,9 +156,11 @@ static struct fwd_dp *arena_handle(struct arena_header *arena, uint64_t size,
         .policy = (struct policy_table *)(void *)(base + offset[PART_POLICY]),
         .peers = (struct peer_table *)(void *)(base + offset[PART_PEERS]),
         .frags = (struct frag_table *)(void *)(base + offset[PART_FRAGMENTS]),
+        .nat = (struct nat_table *)(void *)(base + offset[PART_NAT]),
         .metrics = (struct metrics *)(void *)(base + offset[PART_METRICS]),
         .events = (struct event_ring *)(void *)(base + offset[PART_EVENTS]),
     };
+    lb_open(&dp->lb, base + offset[PART_LB], &arena->params);
     return dp;
 }
 
@@ -183,6 +191,8 @@ static void arena_init_tables(struct fwd_dp *dp)
     policy_init(dp->policy, params->policy, seed);
     peer_init(dp->peers, params->peers, seed);
     frag_init(dp->frags, params->fragments, seed);
+    lb_init(&dp->lb, params);
+    nat_init(dp->nat, params->nat, seed);
     events_init(dp->events, params->events);
 }
 
@@ -283,6 +293,10 @@ static bool arena_check_tables(struct fwd_dp *dp, const struct arena_layout *lay
         bad = "peer";
     else if (!frag_validate(dp->frags, size[PART_FRAGMENTS], params->fragments))
         bad = "fragment";
+    else if (!lb_validate(&dp->lb, size[PART_LB], params))
+        bad = "service";
+    else if (!nat_validate(dp->nat, size[PART_NAT], params->nat))
+        bad = "nat";
     else if (!events_validate(dp->events, size[PART_EVENTS], params->events))
         bad = "event";
     if (bad)
@@ -322,6 +336,23 @@ struct fwd_dp *fwd_dp_attach(int fd, const uint8_t boot_id[16], uint32_t *torn,
     free(dp);
     munmap(arena, size);
     return NULL;
+}
+
+struct fwd_dp *fwd_dp_view(const struct fwd_dp *dp, int fd, struct fwd_error *err)
+{
+    void *base = mmap(NULL, dp->size, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+    if (base == MAP_FAILED) {
+        error_set(err, errno, "mapping a view of the arena: %s; it needs a memfd", strerror(errno));
+        return NULL;
+    }
+    struct arena_layout layout;
+    arena_layout(&dp->arena->params, &layout);
+    struct fwd_dp *view = arena_handle(base, dp->size, &layout);
+    if (!view) {
+        error_set(err, ENOMEM, "mapping a view of the arena: no memory for its handle");
+        munmap(base, dp->size);
+    }
+    return view;
 }
 
 void fwd_dp_close(struct fwd_dp *dp)
@@ -388,6 +419,15 @@ void fwd_table_stats(const struct fwd_dp *dp, enum fwd_table table, struct fwd_t
         break;
     case FWD_TABLE_FRAG:
         frag_stats(dp->frags, stats);
+        break;
+    case FWD_TABLE_NAT:
+        nat_stats(dp->nat, stats);
+        break;
+    case FWD_TABLE_SERVICE:
+    case FWD_TABLE_BACKEND:
+    case FWD_TABLE_SLOT:
+    case FWD_TABLE_AFFINITY:
+        lb_stats(&dp->lb, table, stats);
         break;
     }
 }

@@ -9,7 +9,9 @@
 #include "tables/events.h"
 #include "tables/frag.h"
 #include "tables/ipcache.h"
+#include "tables/lb.h"
 #include "tables/metrics.h"
+#include "tables/nat.h"
 #include "tables/peer.h"
 #include "tables/policy.h"
 
@@ -36,6 +38,8 @@ struct fwd_dp {
     struct policy_table *policy;
     struct peer_table *peers;
     struct frag_table *frags;
+    struct lb lb;
+    struct nat_table *nat;
     struct metrics *metrics;
     struct event_ring *events;
 };

@@ -150,6 +150,29 @@ static void ct_close(struct ct_entry *entry, const struct fwd_settings *settings
     }
 }
 
+static void ct_state_of(const struct ct_entry *entry, struct ct_state *state)
+{
+    bool service = entry->key.flags & FWD_TUPLE_SERVICE;
+    *state = (struct ct_state){
+        .src_identity = entry->src_identity,
+        .backend_id = service ? (uint32_t)entry->backend_id : 0,
+        .rev_nat_id = entry->rev_nat_id,
+        .ifindex = entry->ifindex,
+        .flags = entry->flags & CT_STATE_FLAGS,
+    };
+}
+
+bool ct_get(const struct ct *ct, const struct ct_tuple *tuple, uint64_t hash,
+            struct ct_state *state)
+{
+    const struct ct_map *map = ct_map_of(ct, tuple);
+    uint32_t index = ct_map_find(map, tuple, hash);
+    if (index == CT_NIL)
+        return false;
+    ct_state_of(ct_map_entry(map, index), state);
+    return true;
+}
+
 /* ct_hit: one lookup of a packet. False: no entry, or one that this packet begins anew. */
 static bool ct_hit(struct ct_map *map, const struct fwd_settings *settings,
                    const struct ct_tuple *key, uint64_t hash, enum ct_dir dir,
@@ -172,13 +195,7 @@ static bool ct_hit(struct ct_map *map, const struct fwd_settings *settings,
         ct_refresh(entry, settings, dir, key->proto, packet->tcp_flags, packet->now_s);
         return false;
     }
-    *state = (struct ct_state){
-        .src_identity = entry->src_identity,
-        .backend_id = dir == CT_SERVICE ? (uint32_t)entry->backend_id : 0,
-        .rev_nat_id = entry->rev_nat_id,
-        .ifindex = entry->ifindex,
-        .flags = entry->flags & CT_STATE_FLAGS,
-    };
+    ct_state_of(entry, state);
     if (packet->action == CT_ACTION_CLOSE) {
         ct_close(entry, settings, dir, packet);
         *monitor = FWD_CAPTURE_LEN;
@@ -279,4 +296,30 @@ uint32_t fwd_ct_purge_addr(struct fwd_dp *dp, enum fwd_map map, const struct fwd
                            uint64_t *cursor, uint32_t budget)
 {
     return ct_map_purge_addr(ct_map_named(dp, map), addr, cursor, budget);
+}
+
+/* ct_serviceless: a flow through a service that is gone, or that no longer has the flow's backend.
+ * A service entry names the backend, the others lead to it: its address is their key's source. */
+static bool ct_serviceless(const struct ct_entry *entry, const void *lb)
+{
+    const struct ct_tuple *key = &entry->key;
+    struct lb_flow flow = {.rev_nat_id = entry->rev_nat_id, .proto = key->proto};
+    if (!entry->rev_nat_id)
+        return false;
+    if (key->flags & FWD_TUPLE_SERVICE) {
+        flow.addr = key->daddr;
+        flow.port = key->sport;
+        return !lb_has_service_flow(lb, &flow, (uint32_t)entry->backend_id);
+    }
+    flow.addr = key->saddr;
+    flow.port = key->dport;
+    if (key->flags & FWD_TUPLE_RELATED)
+        flow.proto = 0; /* the companion stands for the pair of hosts */
+    return !lb_has_backend_flow(lb, &flow);
+}
+
+uint32_t fwd_ct_purge_services(struct fwd_dp *dp, enum fwd_map map, uint64_t *cursor,
+                               uint32_t budget)
+{
+    return ct_map_purge(ct_map_named(dp, map), ct_serviceless, &dp->lb, cursor, budget);
 }

@@ -81,6 +81,10 @@ enum fwd_drop ct_create(struct ct *ct, const struct fwd_settings *settings,
                         const struct ct_tuple *tuple, uint64_t hash, enum ct_dir dir,
                         const struct ct_packet *packet, const struct ct_state *state);
 
+/* ct_get: what an entry says, without a packet touching it. False: no such entry. */
+bool ct_get(const struct ct *ct, const struct ct_tuple *tuple, uint64_t hash,
+            struct ct_state *state);
+
 /* ct_update_state: rewrite rev_nat_id, backend_id and flags of an existing entry. False: gone. */
 bool ct_update_state(struct ct *ct, const struct ct_tuple *tuple, uint64_t hash,
                      const struct ct_state *state);

@@ -285,19 +285,23 @@ uint32_t ct_map_dump(const struct ct_map *map, uint64_t *cursor, struct fwd_ct_r
     return n;
 }
 
-static bool ct_touches(const struct ct_entry *entry, const struct fwd_addr *addr)
+static bool ct_touches(const struct ct_entry *entry, const void *addr)
 {
     return addr_equal(&entry->key.saddr, addr) || addr_equal(&entry->key.daddr, addr);
 }
 
-/* ct_walk: delete what is about @addr, or without one what has expired, among @budget entries. */
-static uint32_t ct_walk(struct ct_map *map, const struct fwd_addr *addr, uint32_t now_s,
-                        uint64_t *cursor, uint32_t budget)
+static bool ct_expired(const struct ct_entry *entry, const void *now_s)
+{
+    return entry->expires_s < *(const uint32_t *)now_s;
+}
+
+uint32_t ct_map_purge(struct ct_map *map, bool (*gone)(const struct ct_entry *, const void *),
+                      const void *about, uint64_t *cursor, uint32_t budget)
 {
     uint32_t deleted = 0;
     for (; *cursor < map->top && budget > 0; ++*cursor, budget--) {
         const struct ct_entry *entry = ct_map_entry(map, (uint32_t)*cursor);
-        if (!entry->check || !(addr ? ct_touches(entry, addr) : entry->expires_s < now_s))
+        if (!entry->check || !gone(entry, about))
             continue;
         ct_delete(map, (uint32_t)*cursor);
         deleted++;
@@ -309,13 +313,13 @@ static uint32_t ct_walk(struct ct_map *map, const struct fwd_addr *addr, uint32_
 
 uint32_t ct_map_sweep(struct ct_map *map, uint32_t now_s, uint64_t *cursor, uint32_t budget)
 {
-    return ct_walk(map, NULL, now_s, cursor, budget);
+    return ct_map_purge(map, ct_expired, &now_s, cursor, budget);
 }
 
 uint32_t ct_map_purge_addr(struct ct_map *map, const struct fwd_addr *addr, uint64_t *cursor,
                            uint32_t budget)
 {
-    return ct_walk(map, addr, 0, cursor, budget);
+    return ct_map_purge(map, ct_touches, addr, cursor, budget);
 }
 
 void ct_map_stats(const struct ct_map *map, struct fwd_table_stats *stats)

@@ -74,4 +74,9 @@ uint32_t ct_map_find(const struct ct_map *map, const struct ct_tuple *key, uint6
 bool ct_map_store(struct ct_map *map, const struct ct_tuple *key, uint64_t hash,
                   const struct ct_entry *content, uint32_t now_s);
 
+/* ct_map_purge: walk at most @budget entries from *cursor and delete those that @gone says, given
+ * @about. Return: how many; *cursor = 0 after the last one. */
+uint32_t ct_map_purge(struct ct_map *map, bool (*gone)(const struct ct_entry *, const void *),
+                      const void *about, uint64_t *cursor, uint32_t budget);
+
 #endif

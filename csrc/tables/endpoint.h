@@ -7,14 +7,19 @@
 #include "base/pkt.h"
 #include "tables/table.h"
 
+struct token_bucket {
+    uint64_t refill_ns;         /* time of the last refill */
+    uint64_t tokens_milli;      /* thousandths of a token */
+};
+
 struct endpoint {
     uint32_t identity;
     uint32_t ifindex;
     uint16_t lxc_id;            /* 0 = free slot */
     uint8_t mac[6], node_mac[6];
     uint8_t pad[2];
-    uint64_t punt_refill_ns;    /* token bucket of the slow path: time of the last refill */
-    uint64_t punt_tokens_milli; /* thousandths of a token */
+    struct token_bucket punts;  /* frames for the slow path */
+    struct token_bucket errors; /* ICMP errors and resets it is sent: they never cost it its ARP */
 };
 
 struct endpoint_table;
@@ -35,6 +40,11 @@ void endpoint_stats(const struct endpoint_table *table, struct fwd_table_stats *
  * full bucket of settings->punt_burst. */
 bool endpoint_take_token(struct endpoint *endpoint, const struct fwd_settings *settings,
                          uint64_t now_ns);
+
+/* endpoint_take_error_token: may the node send an ICMP error now, to @endpoint or, with NULL, to
+ * anybody outside? Same rate and burst, buckets of their own. */
+bool endpoint_take_error_token(struct endpoint_table *table, struct endpoint *endpoint,
+                               const struct fwd_settings *settings, uint64_t now_ns);
 
 uint64_t lxc_size(uint32_t cap);
 void lxc_init(struct lxc_table *table, uint32_t cap, uint64_t seed);

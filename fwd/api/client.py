@@ -79,9 +79,9 @@ class Client:
         """
         return self._request("GET", path, query)
 
-    def post(self, path: str, **query: object) -> Any:  # noqa: ANN401 - JSON
-        """Order something; raises as ``get``."""
-        return self._request("POST", path, query)
+    def post(self, path: str, body: object = None, **query: object) -> Any:  # noqa: ANN401 - JSON
+        """Order something, with ``body`` as JSON where there is one; raises as ``get``."""
+        return self._request("POST", path, query, body)
 
     def rows(self, path: str, **query: object) -> Iterator[dict[str, Any]]:
         """Walk a table page by page, holding one page at a time; raises as ``get``."""
@@ -119,40 +119,45 @@ class Client:
             self._connection.close()
             self._connection = None
 
-    def _request(self, method: str, path: str, query: dict[str, object]) -> Any:  # noqa: ANN401
-        body = self._exchange(method, path, query)
+    def _request(
+        self, method: str, path: str, query: dict[str, object], body: object = None
+    ) -> Any:  # noqa: ANN401 - JSON
+        answer = self._exchange(method, path, query, body)
         try:
-            return json.loads(body)
+            return json.loads(answer)
         except ValueError as error:
             raise ApiError(f"the daemon answered {method} {path} with no JSON") from error
 
-    def _exchange(self, method: str, path: str, query: dict[str, object]) -> bytes:
+    def _exchange(
+        self, method: str, path: str, query: dict[str, object], body: object = None
+    ) -> bytes:
         target = _target(path, query)
+        data = None if body is None else json.dumps(body).encode()
         try:
-            status, body = self._try(method, target)
+            status, answer = self._try(method, target, data)
         except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
             self.close()
             raise ApiError(f"{method} {target} failed, the daemon broke off: {error}") from error
         if status != http.client.OK:
-            raise _refusal(status, body)
-        return body
+            raise _refusal(status, answer)
+        return answer
 
-    def _try(self, method: str, target: str) -> tuple[int, bytes]:
+    def _try(self, method: str, target: str, data: bytes | None) -> tuple[int, bytes]:
         """Send on the kept connection, or on a fresh one when the daemon has closed that."""
         if self._connection is not None:
             try:
-                return self._answer(self._send(self._connection, method, target))
+                return self._answer(self._send(self._connection, method, target, data))
             except (http.client.RemoteDisconnected, ConnectionError):
                 self.close()
         self._connection = _UnixConnection(self._path, _TIMEOUT_S)
-        return self._answer(self._send(self._connection, method, target))
+        return self._answer(self._send(self._connection, method, target, data))
 
     @staticmethod
     def _answer(response: http.client.HTTPResponse) -> tuple[int, bytes]:
         return response.status, response.read()
 
     def _send(
-        self, connection: _UnixConnection, method: str, target: str
+        self, connection: _UnixConnection, method: str, target: str, data: bytes | None = None
     ) -> http.client.HTTPResponse:
         if connection.sock is None:
             try:
@@ -160,7 +165,8 @@ class Client:
             except OSError as error:
                 connection.close()
                 raise Unreachable(self._path, error.strerror or str(error)) from error
-        connection.request(method, target)
+        headers = {} if data is None else {"Content-Type": "application/json"}
+        connection.request(method, target, data, headers)
         return connection.getresponse()
 
 

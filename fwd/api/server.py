@@ -1,6 +1,7 @@
 """The daemon's API: JSON over HTTP on a unix socket, metrics for scrapers over TCP.
 
-Reads belong to everybody who may open the socket (root and its group); the one order is reload.
+Reads belong to everybody who may open the socket (root and its group); the one order is reload, and
+a trace changes nothing.
 Errors are ``{"error": text}``. Long tables come page by page (``cursor``, ``limit``), the monitor
 as ndjson until one side goes away.
 """
@@ -9,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -20,6 +20,9 @@ from typing import Any
 from aiohttp import web
 
 from fwd.api import views
+from fwd.api.manifests import parse_order
+from fwd.api.socket_path import SocketTakenError, claim, open_to_group, remove
+from fwd.api.trace import trace_packet
 from fwd.api.views import Agent
 from fwd.config.load import ConfigError
 from fwd.datapath.errors import DatapathError
@@ -36,18 +39,15 @@ _LOOK_S = 0.5  # how soon a silent stream finds out that its client has gone
 _LINES = 64  # of a stream, before the loop gets its turn
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SHUTDOWN_S = 2.0
+_BODY_MAX = 64 << 20  # bytes of manifests in one order
 
 _AGENT: web.AppKey[Agent] = web.AppKey("agent", Agent)
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class SocketTakenError(OSError):
-    """Another daemon answers on the socket."""
-
-
 def make_app(agent: Agent) -> web.Application:
     """Build the API of one daemon; it listens nowhere yet."""
-    app = web.Application(middlewares=[_errors_as_json])
+    app = web.Application(middlewares=[_errors_as_json], client_max_size=_BODY_MAX)
     app[_AGENT] = agent
     app.add_routes(
         [
@@ -56,13 +56,19 @@ def make_app(agent: Agent) -> web.Application:
             web.get("/v1/endpoint/{endpoint:.+}", _endpoint),
             web.get("/v1/ipcache", _ipcache),
             web.get("/v1/ct", _ct),
+            web.get("/v1/nat", _nat),
             web.get("/v1/policy/{endpoint:.+}", _policy),
+            web.get("/v1/service", _services),
+            web.get("/v1/service/{service:.+}", _service),
+            web.get("/v1/identity", _identities),
             web.get("/v1/node", _nodes),
             web.get("/v1/metrics", _metrics),
             web.get("/v1/map", _maps),
             web.get("/v1/map/{name}", _map),
             web.get("/v1/monitor", _monitor),
             web.post("/v1/reload", _reload),
+            web.post("/v1/manifests", _manifests),
+            web.post("/v1/trace", _trace),
             web.get("/metrics", _prometheus),
         ]
     )
@@ -91,10 +97,10 @@ async def serving(agent: Agent) -> AsyncIterator[None]:
     """
     path = Path(agent.node.api.socket)
     runners: list[web.AppRunner] = []
-    _claim(path)
+    claim(path)
     try:
         await _start(runners, make_app(agent), lambda runner: web.UnixSite(runner, path))
-        _open_to_group(path)
+        open_to_group(path)
         if agent.node.metrics is not None:
             host, _, port = agent.node.metrics.listen.rpartition(":")
             await _start(
@@ -106,7 +112,7 @@ async def serving(agent: Agent) -> AsyncIterator[None]:
     finally:
         for runner in reversed(runners):
             await runner.cleanup()
-        _remove(path)
+        remove(path)
 
 
 async def _start(
@@ -118,27 +124,6 @@ async def _start(
     runners.append(runner)
     await runner.setup()
     await site(runner).start()
-
-
-def _claim(path: Path) -> None:
-    """Take the socket's path over from a daemon that is gone, never from one that answers."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.is_socket():
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        if probe.connect_ex(str(path)) == 0:
-            raise SocketTakenError(
-                f"another daemon answers on {path}: stop it, or set api.socket in the node file"
-            )
-    path.unlink()
-
-
-def _open_to_group(path: Path) -> None:
-    path.chmod(0o660)
-
-
-def _remove(path: Path) -> None:
-    path.unlink(missing_ok=True)
 
 
 # ---- plumbing ----
@@ -240,9 +225,30 @@ async def _ct(request: web.Request) -> web.Response:
     return _json_text(await views.render_page(pages, dump.ct_record, *_paging(request)))
 
 
+async def _nat(request: web.Request) -> web.Response:
+    pages = request.app[_AGENT].dp.nat_page
+    return _json_text(await views.render_page(pages, dump.nat_record, *_paging(request)))
+
+
 async def _policy(request: web.Request) -> web.Response:
     rows = await views.policy_rows(request.app[_AGENT], _endpoint_id(request))
     return _json_text(await views.render_rows(rows))
+
+
+async def _services(request: web.Request) -> web.Response:
+    return _json_text(await views.render_rows(await views.service_rows(request.app[_AGENT])))
+
+
+async def _service(request: web.Request) -> web.Response:
+    wanted = request.match_info["service"]
+    rows = await views.service_rows(request.app[_AGENT], wanted)
+    if not rows:
+        raise web.HTTPNotFound(text=f"no service {wanted!r}; see: fwd service list")
+    return _json_text(await views.render_rows(rows))
+
+
+async def _identities(request: web.Request) -> web.Response:
+    return _json_text(await views.render_rows(views.identity_rows(request.app[_AGENT])))
 
 
 async def _nodes(request: web.Request) -> web.Response:
@@ -307,9 +313,21 @@ async def _end_streams(app: web.Application) -> None:
     app[_AGENT].monitor.close()
 
 
+async def _trace(request: web.Request) -> web.Response:
+    return web.json_response(trace_packet(request.app[_AGENT], await request.read()))
+
+
+async def _manifests(request: web.Request) -> web.Response:
+    files, delete = parse_order(await request.read())
+    return await _obey(request.app[_AGENT].change_manifests(files, delete=delete))
+
+
 async def _reload(request: web.Request) -> web.Response:
+    return await _obey(request.app[_AGENT].reload())
+
+
+async def _obey(work: Awaitable[dict[str, Any]]) -> web.Response:
     try:
-        report: dict[str, Any] = await request.app[_AGENT].reload()
+        return web.json_response(await work)
     except (ConfigError, DatapathError) as error:
         return _refuse(409, f"nothing was changed: {error}")
-    return web.json_response(report)

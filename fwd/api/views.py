@@ -10,16 +10,18 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from fwd.config.schema import EndpointSection, NodeFile
+from fwd.control.node_source import ManifestFile
 from fwd.control.world import World
 from fwd.datapath.binding import Datapath
+from fwd.model.identity import RESERVED
 from fwd.model.rows import CtRow, IpcacheRow
 from fwd.model.version import version
-from fwd.observe import dump
+from fwd.observe import dump, dump_services
 from fwd.observe.metrics import TABLES
 from fwd.observe.monitor import MonitorHub
 
@@ -29,10 +31,12 @@ __all__ = [
     "ct_page",
     "endpoint_id",
     "endpoint_rows",
+    "identity_rows",
     "node_rows",
     "policy_rows",
     "render_page",
     "render_rows",
+    "service_rows",
     "status",
 ]
 
@@ -59,11 +63,19 @@ class Agent(Protocol):
     async def reload(self) -> dict[str, Any]:
         """Read the node file again, all or nothing."""
 
+    async def change_manifests(
+        self, files: Sequence[ManifestFile], *, delete: bool
+    ) -> dict[str, Any]:
+        """Apply or delete the objects of manifest files, all or nothing."""
+
     def status(self) -> dict[str, Any]:
         """What the daemon says of itself."""
 
     def pump_stats(self) -> dict[str, int]:
         """Counters of the I/O room."""
+
+    def view(self) -> Datapath:
+        """The tables as they are now, copy on write; the caller closes it."""
 
     def endpoint_states(self) -> dict[int, str]:
         """State of every local endpoint by lxc_id."""
@@ -222,6 +234,35 @@ async def node_rows(agent: Agent) -> list[Record]:
     return [own, *sorted(rows, key=lambda record: str(record["ip"]))]
 
 
+# ---- identities ----
+
+
+def identity_rows(agent: Agent) -> list[Record]:
+    """Reserved identities and those made on this node, by number, with their labels."""
+    names = {number: (f"reserved:{name}",) for number, name in RESERVED.items() if number}
+    found = names | agent.node.identities
+    return [{"identity": number, "labels": list(found[number])} for number in sorted(found)]
+
+
+# ---- services ----
+
+
+async def service_rows(agent: Agent, wanted: str | None = None) -> list[Record]:
+    """Frontends with their slots; ``wanted`` is a name, a rev_nat_id or a frontend's text."""
+    services = [row async for row in _slowly(agent.dp.services())]
+    backends = [row async for row in _slowly(agent.dp.backends())]
+    records = dump_services.service_records(services, backends, agent.world.service_names)
+    if wanted is None:
+        return records
+    return [one for one in records if wanted in _service_names(one)]
+
+
+def _service_names(record: Record) -> set[str]:
+    text = dump_services.frontend_text(record)
+    plain = text.removesuffix("/i")
+    return {str(record["name"]), str(record["rev_nat_id"]), text, plain, plain.rsplit("/", 1)[0]}
+
+
 # ---- map dumps ----
 
 
@@ -253,6 +294,12 @@ async def _lxc_map(agent: Agent, _cursor: int, _limit: int) -> str:
     )
 
 
+async def _lb_map(agent: Agent, _cursor: int, _limit: int) -> str:
+    records = await service_rows(agent)
+    cells = (cell for record in records for cell in dump_services.lb_cells(record))
+    return await render_rows({"key": key, "value": text, "state": "sync"} for key, text in cells)
+
+
 async def _ct_map(agent: Agent, cursor: int, limit: int, *, tcp: bool) -> str:
     return await render_page(partial(ct_page, agent.dp, tcp), _ct_entry, cursor, limit)
 
@@ -267,5 +314,6 @@ MAPS: Mapping[str, Callable[[Agent, int, int], Awaitable[str]]] = {
     "cilium_lxc": _lxc_map,
     "cilium_ct4_global": partial(_ct_map, tcp=True),
     "cilium_ct_any4_global": partial(_ct_map, tcp=False),
+    "cilium_lb4_services_v2": _lb_map,
 }
 """Map dumps by Cilium's names; each takes agent, cursor and limit and gives one page."""

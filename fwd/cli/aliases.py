@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from fwd.cli import tables
+from fwd.cli import services, tables
 from fwd.cli.options import Form, FormOption, SocketOption
 from fwd.cli.render import json_array, print_lines, table
 
@@ -26,12 +26,16 @@ _ipcache = typer.Typer(no_args_is_help=True)
 _policy = typer.Typer(no_args_is_help=True)
 _metrics = typer.Typer(no_args_is_help=True)
 _endpoint = typer.Typer(no_args_is_help=True)
+_nat = typer.Typer(no_args_is_help=True)
+_lb = typer.Typer(no_args_is_help=True)
 
 bpf_app.add_typer(_ct, name="ct", help="Conntrack.")
 bpf_app.add_typer(_ipcache, name="ipcache", help="Prefix to identity.")
 bpf_app.add_typer(_policy, name="policy", help="Policy maps.")
 bpf_app.add_typer(_metrics, name="metrics", help="Counters.")
 bpf_app.add_typer(_endpoint, name="endpoint", help="Local endpoints.")
+bpf_app.add_typer(_nat, name="nat", help="Masquerade mappings.")
+bpf_app.add_typer(_lb, name="lb", help="Services.")
 
 
 class CtScope(StrEnum):
@@ -91,6 +95,9 @@ def ct_list(
     tables.ct_list(socket, output)
 
 
+_nat.command("list")(tables.nat_list)
+
+
 @_ipcache.command("list")
 def ipcache_list(socket: SocketOption = "", output: FormOption = Form.TEXT) -> None:
     """List prefixes with the value Cilium prints."""
@@ -144,3 +151,4 @@ def _labels(identity: int, name: str) -> str:
 
 _ipcache.command("get")(tables.ipcache_get)
 _metrics.command("list")(tables.metrics_list)
+_lb.command("list")(services.lb_list)

@@ -13,7 +13,7 @@ import typer
 from fwd.cli.options import Form, FormOption, SocketOption
 from fwd.cli.render import json_object, print_lines
 
-__all__ = ["config_app", "reload", "replay", "run"]
+__all__ = ["config_app", "reload", "replay", "report_lines", "run"]
 
 config_app = typer.Typer(help="The node file.", no_args_is_help=True)
 
@@ -32,7 +32,7 @@ def run(
 
     from fwd.api.server import serving  # noqa: PLC0415
     from fwd.config.load import ConfigError  # noqa: PLC0415
-    from fwd.control.agent import run_agent  # noqa: PLC0415
+    from fwd.control.run import run_agent  # noqa: PLC0415
     from fwd.datapath.errors import DatapathError  # noqa: PLC0415
     from fwd.netlink.errors import LinkError  # noqa: PLC0415
     from fwd.observe.log import configure_log  # noqa: PLC0415
@@ -53,11 +53,12 @@ def config_check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Node file (YAML).")],
 ) -> None:
     """Read and compile a node file as the daemon would, and change nothing."""
-    from fwd.config.load import ConfigError, load_node_file  # noqa: PLC0415
+    from fwd.config.load import ConfigError  # noqa: PLC0415
     from fwd.control.compile import compile_world  # noqa: PLC0415
+    from fwd.control.node_source import read_node  # noqa: PLC0415
 
     try:
-        node = load_node_file(file)
+        node = read_node(file)
         world = compile_world(node)
     except ConfigError as error:
         _fail(str(error))
@@ -129,12 +130,12 @@ def reload(socket: SocketOption = "", output: FormOption = Form.TEXT) -> None:
     if output is Form.JSON:
         print_lines(json_object(report))
     else:
-        print_lines(_report_lines(report))
+        print_lines(report_lines(report, "reloaded, revision"))
 
 
-def _report_lines(report: dict[str, Any]) -> Iterator[str]:
+def report_lines(report: dict[str, Any], title: str) -> Iterator[str]:
     """What a reload has changed; nothing at all is said too."""
-    yield f"reloaded, revision {report['revision']}"
+    yield f"{title} {report['revision']}"
     for verb, names in report.get("endpoints", {}).items():
         if names:
             yield f"  endpoints {verb}: {', '.join(names)}"

@@ -1,6 +1,7 @@
 """The command line: one tree of nouns and verbs; what a command needs is imported when it runs.
 
-Exit codes: 0 ok, 1 failed, 2 usage, 3 daemon not reachable, 4 no such object, 5 wait timed out.
+Exit codes: 0 ok, 1 failed, 2 usage, 3 daemon not reachable, 4 no such object, 5 wait timed out;
+`fwd trace` also 10 dropped, 11 rejected.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from fwd.cli import aliases, daemon, tables
+from fwd.cli import aliases, daemon, manifests, services, tables
 from fwd.cli.monitor import monitor
 from fwd.cli.options import RootSocketOption
 from fwd.cli.status import status
+from fwd.cli.trace import trace
 
 __all__ = ["app", "main"]
 
@@ -67,8 +69,11 @@ def version() -> None:
     print(f"fwd {installed()}")
 
 
-for _command in (daemon.run, daemon.replay, status, monitor, daemon.reload):
+for _command in (
+    daemon.run, daemon.replay, status, monitor, daemon.reload, manifests.apply, manifests.delete,
+):  # fmt: skip
     app.command()(_command)
+app.command(context_settings={"ignore_unknown_options": True})(trace)  # "->" is no option
 app.add_typer(daemon.config_app, name="config")
 
 _endpoint = _noun("endpoint", "Local pods.")
@@ -78,7 +83,13 @@ _ipcache = _noun("ipcache", "Prefix to identity and tunnel endpoint.")
 _ipcache.command("list")(tables.ipcache_list)
 _ipcache.command("get")(tables.ipcache_get)
 _noun("ct", "Tracked connections.").command("list")(tables.ct_list)
+_noun("nat", "Masquerade mappings.").command("list")(tables.nat_list)
 _noun("policy", "Policy maps and their rules.").command("get")(tables.policy_get)
+_service = _noun("service", "Frontends and their backends.")
+_service.command("list")(services.service_list)
+_service.command("get")(services.service_get)
+_noun("lb", "Load-balancing maps.").command("list")(services.lb_list)
+_noun("identity", "Who is who.").command("list")(manifests.identity_list)
 _noun("node", "This node and its peers.").command("list")(tables.node_list)
 _noun("metrics", "Packet counters.").command("list")(tables.metrics_list)
 

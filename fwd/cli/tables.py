@@ -23,6 +23,7 @@ __all__ = [
     "ipcache_get",
     "ipcache_list",
     "metrics_list",
+    "nat_list",
     "node_list",
     "policy_get",
     "policy_port",
@@ -189,6 +190,14 @@ def ct_list(
     maps = ["tcp", "any"] if which is CtMap.ALL else [which.value]
     found = (record for name in maps for record in rows(socket, "/v1/ct", map=name))
     print_lines(json_array(found) if output is Form.JSON else map(ct_line, found))
+
+
+def nat_list(socket: SocketOption = "", output: FormOption = Form.TEXT) -> None:
+    """List the masquerade mappings, both halves of each."""
+    from fwd.observe.dump import nat_line  # noqa: PLC0415
+
+    found = rows(socket, "/v1/nat")
+    print_lines(json_array(found) if output is Form.JSON else map(nat_line, found))
 
 
 # ---- policy, metrics ----

@@ -8,6 +8,8 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from fwd.config.check_services import check_services, unused_services
+
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
 
@@ -22,7 +24,6 @@ Problem = tuple[KeyPath, str]
 RESERVED_PORTS = frozenset({"cilium_host", "netdev", "overlay"})
 PORT_PROTOS = frozenset({"tcp", "udp", "sctp"})
 ICMP_TYPE_MAX = 255
-DEFAULT_LOOPBACK = "169.254.42.1"
 
 
 def check(node: NodeFile) -> list[Problem]:
@@ -34,29 +35,17 @@ def check(node: NodeFile) -> list[Problem]:
         *_peers(node),
         *_ipcache(node),
         *_policy(node),
+        *check_services(node),
     ]
 
 
 def unused(node: NodeFile) -> list[Problem]:
     """Return what ``node`` asks for and this version does not do."""
     features = node.features
-    found: list[Problem] = []
-    for index, row in enumerate(node.services):
-        text = f"has no effect in this version, traffic to {row.frontend} is not balanced"
-        found.append((("services", index), text))
-    for key, asked in (
-        ("masquerade", features.masquerade),
-        ("nodeport", features.nodeport),
-        ("no_backend", features.no_backend != "drop"),
-        ("deny", features.deny != "drop"),
-    ):
-        if asked:
-            value = str(getattr(features, key)).lower()
-            text = f"'{value}' has no effect in this version, it acts as if left out"
-            found.append((("features", key), text))
-    if str(node.node.loopback_ip) != DEFAULT_LOOPBACK:
-        text = "has no effect in this version, it belongs to services"
-        found.append((("node", "loopback_ip"), text))
+    found: list[Problem] = list(unused_services(node))
+    if features.nodeport:
+        text = "'true' has no effect in this version, it acts as if left out"
+        found.append((("features", "nodeport"), text))
     return found
 
 
@@ -84,6 +73,8 @@ def _own_addresses(node: NodeFile) -> Iterator[tuple[KeyPath, str, Address]]:
         yield ("node", "router_ip"), "the router", address
     for index, peer in enumerate(node.peers):
         yield ("peers", index, "ip"), f"peer {peer.name}", peer.ip
+        for address in peer.router_ip:
+            yield ("peers", index, "router_ip"), f"peer {peer.name}'s router", address
     for index, endpoint in enumerate(node.endpoints):
         for address in endpoint.ip:
             yield ("endpoints", index, "ip"), f"endpoint {endpoint.name}", address
@@ -142,6 +133,9 @@ def _ipcache(node: NodeFile) -> Iterator[Problem]:
     rows = ((("ipcache", index, "prefix"), row.prefix) for index, row in enumerate(node.ipcache))
     yield from _duplicates(rows, "write one row a prefix")
     for index, row in enumerate(node.ipcache):
+        if "identity" not in row.model_fields_set and row.pod is None:
+            text = "whose is it? write identity (a number) or pod (namespace/name)"
+            yield ("ipcache", index), text
         if row.tunnel_endpoint not in (None, node.node.ip) and row.identity >> 24:
             text = f"{row.identity} does not fit the 24-bit VNI, an identity behind a tunnel must"
             yield ("ipcache", index, "identity"), text

@@ -150,10 +150,7 @@ def _told(detail: ErrorDetails) -> tuple[KeyPath, str]:
     if kind == "unknown_key":
         return (*key, context["key"]), detail["msg"]
     if kind == "missing":
-        advice = "add it"
-        if key[-1] == "identity":
-            advice = "write the numeric identity (it is not made from labels yet)"
-        return key, f"missing, {advice}"
+        return key, "missing, add it"
     if kind == "value_error":
         return key, str(context["error"])
     if kind in _LIMITS:

@@ -31,7 +31,7 @@ from fwd.config import values
 from fwd.config.values import LINE_KEY
 from fwd.model.address import derive_mac, parse_address, parse_mac, parse_network
 from fwd.model.identity import IDENTITY_MAX, WIRE_MAX
-from fwd.model.policy import Action, Direction, PortRange, Proto
+from fwd.model.policy import Action, Direction, PortRange, Proto, Rule
 from fwd.model.rows import Address, Network
 
 __all__ = [
@@ -129,6 +129,8 @@ class PeerSection(Section):
     name: NameField
     ip: UnderlayField
     pod_cidr: NetworksField = ()
+    router_ip: AddressesField = ()
+    """Source of what the node itself sends to our pods."""
     vni: Annotated[StrictInt, Field(ge=0, le=WIRE_MAX)] | None = None
     identity: WireIdentityField | None = None
 
@@ -145,7 +147,8 @@ class EndpointSection(Section):
 
     name: NameField
     id: Annotated[StrictInt, Field(ge=1, le=65535)]
-    identity: WireIdentityField
+    identity: WireIdentityField = 0
+    """0 = follows from the labels, which a Pod of this name may have."""
     labels: Annotated[dict[str, str], PlainValidator(values.labels)] = Field(default_factory=dict)
     ip: AddressesField
     mac: MacField = Field(default=b"", validate_default=True)
@@ -154,6 +157,8 @@ class EndpointSection(Section):
     ifindex: Annotated[StrictInt, Field(ge=1, le=(1 << 31) - 1)] | None = None
     netns: StrictStr | None = None
     enforce: EnforceSection = EnforceSection()
+    file: str = Field(default="", alias="\0file")
+    """The manifest of a pod that only stands there."""
 
     @field_validator("mac", "node_mac", mode="wrap")
     @classmethod
@@ -176,7 +181,9 @@ class IpcacheSection(Section):
     """A raw ipcache row."""
 
     prefix: NetworkField
-    identity: IdentityField
+    identity: IdentityField = 0
+    pod: NameField | None = None
+    """``namespace/name`` of a manifest's Pod that is there; its identity, unless one is written."""
     tunnel_endpoint: UnderlayField | None = None
     flags: tuple[Literal["skip_tunnel"], ...] = ()
 
@@ -252,6 +259,8 @@ class FeaturesSection(Section):
     icmp_frag_needed: StrictBool = True
     masquerade: StrictBool = False
     nodeport: StrictBool = False
+    ttl_exceeded_reply: StrictBool = False
+    """Tell senders of IPv4, too, when a packet's TTL runs out."""
     no_backend: Literal["drop", "reject"] = "drop"
     deny: Literal["drop", "reject"] = "drop"
     vlan_allowed: tuple[VlanField, ...] = ()
@@ -275,6 +284,10 @@ class NodeFile(Section):
     path: Path = Field(default=Path("-"), alias="\0path")
     warnings: tuple[str, ...] = Field(default=(), alias="\0warnings")
     """Keys this version reads and does not act on, one line each with file and line."""
+    rules: tuple[Rule, ...] = Field(default=(), alias="\0rules")
+    """What manifests' policies mean for the endpoints (fwd/control/manifests.py)."""
+    identities: dict[int, tuple[str, ...]] = Field(default_factory=dict, alias="\0identities")
+    """Identities made here, and their labels; likewise."""
     node: NodeSection
     tunnel: TunnelSection = TunnelSection()
     peers: tuple[PeerSection, ...] = ()

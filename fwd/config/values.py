@@ -157,8 +157,10 @@ def listen(value: object) -> str:
 
 
 def manifests(value: object) -> tuple[str, ...]:
-    """Read the list of manifest files: this version takes none."""
-    if value:
-        msg = "manifests are not supported yet: write raw rows (endpoints, ipcache, policy)"
-        raise ValueError(msg)
-    return ()
+    """Read the list of manifest files and directories of them."""
+    found = _items(value)
+    for item in found:
+        if not isinstance(item, str) or not item:
+            msg = f"{item!r} is not a path, write a manifest file or a directory of them"
+            raise ValueError(msg)
+    return tuple(str(item) for item in found)

@@ -8,51 +8,46 @@ What listens for clients is handed in by the caller, so that the API stands abov
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
-import signal
-import sys
 import time
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from fwd.config.load import ConfigError, load_node_file
 from fwd.control.apply import apply, diff
+from fwd.control.arena import Arena
 from fwd.control.compile import compile_world
 from fwd.control.endpoints import EndpointDevices
+from fwd.control.host import HostDevice
+from fwd.control.node_source import NodeSource
 from fwd.control.policy import DIRECTIONS, explain
-from fwd.control.preflight import check_start, pod_mtu
+from fwd.control.preflight import check_start, has_host, pod_mtu
 from fwd.control.reload import count_changes, refuse_fixed
-from fwd.control.sweep import ConntrackSweep, purge
+from fwd.control.sweep import ConntrackSweep, purge, purge_services
 from fwd.datapath import slowpath
-from fwd.datapath.binding import Datapath
-from fwd.datapath.errors import DatapathError
+from fwd.datapath.packet import PORT_HOST
 from fwd.datapath.pump import PumpLoop
 from fwd.netlink.tunnel import open_tunnel_socket
 from fwd.observe.log import get_logger
 from fwd.observe.monitor import MonitorHub
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
 
     from fwd.config.schema import NodeFile
+    from fwd.control.node_source import ManifestFile
     from fwd.control.world import World
-    from fwd.datapath.binding import Event, Punt
+    from fwd.datapath.binding import Datapath, Event, Punt
     from fwd.model.rows import Address
 
-__all__ = ["Agent", "Serving", "run_agent"]
+__all__ = ["Agent", "Serving"]
 
 Serving: TypeAlias = "Callable[[Agent], AbstractAsyncContextManager[None]]"
 """Listens for an agent's clients while the context is open (``serving`` in fwd/api/server.py)."""
 
 _VERDICT_EVENT = 5
 """FWD_EVENT_VERDICT of csrc/abi.h."""
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_SWITCH_INTERVAL_S = 0.0005
-"""Longest time another thread may keep the GIL from the loop, and so from packets."""
 
 
 class Agent:
@@ -90,13 +85,14 @@ class Agent:
             OSError: a socket for clients cannot be had.
             Whatever it raises, nothing is left behind.
         """
-        node = await asyncio.to_thread(load_node_file, self.path)
+        self._source = await asyncio.to_thread(NodeSource.read, self.path)
+        node = await asyncio.to_thread(self._source.node)
         for warning in node.warnings:
             self._log.warning(warning)
         device = await check_start(node)
         self._mtu = pod_mtu(node, device)
         async with AsyncExitStack() as stack:
-            await self._compose(node, stack)
+            await self._compose(node, stack, host=has_host(device))
             self._stack = stack.pop_all()
         self._log.info("started", node=node.node.name, ip=str(node.node.ip), device=device.name,
                        endpoints=len(node.endpoints), mtu=self._mtu)  # fmt: skip
@@ -118,10 +114,35 @@ class Agent:
             DatapathError: the tables cannot hold it; nothing was changed.
         """
         async with self._switching:
-            node = await asyncio.to_thread(load_node_file, self.path)
-            refuse_fixed(self.node, node)
-            report = await self._switch(node, self.node, self.world)
+            report = await self._go_over(await asyncio.to_thread(self._source.reread))
         self._log.info("reloaded", **report)
+        return report
+
+    async def change_manifests(
+        self, files: Sequence[ManifestFile], *, delete: bool
+    ) -> dict[str, Any]:
+        """Apply the objects of manifest files, or delete them, all or nothing; reloads keep them.
+
+        Returns:
+            As ``reload``, and ``objects``: ``kind``, ``name`` and ``action`` of each.
+
+        Raises:
+            ConfigError, DatapathError: as ``reload``; nothing was changed.
+        """
+        async with self._switching:
+            change = self._source.deleted if delete else self._source.applied
+            source, objects = await asyncio.to_thread(change, files)
+            report = await self._go_over(source)
+        self._log.info("manifests changed", objects=objects, **report)
+        return {"objects": objects} | report
+
+    async def _go_over(self, source: NodeSource) -> dict[str, Any]:
+        """Become what ``source`` says, or raise and stay."""
+        node = await asyncio.to_thread(source.node)
+        refuse_fixed(self.node, node)
+        report = await self._switch(node, self.node, self.world)
+        self._source = source
+        report["notes"] += node.warnings[len(source.base.warnings) :]
         return report
 
     def status(self) -> dict[str, Any]:
@@ -147,19 +168,25 @@ class Agent:
         """Return lxc_id to ``ready`` or ``gone``."""
         return self._devices.states()
 
+    def view(self) -> Datapath:
+        """Return the tables as they are now, copy on write, for a trace; the caller closes it."""
+        return self._arena.view()
+
     # ---- composition ----
 
-    async def _compose(self, node: NodeFile, stack: AsyncExitStack) -> None:
+    async def _compose(self, node: NodeFile, stack: AsyncExitStack, *, host: bool) -> None:
         """Make everything in the order of need; ``stack`` undoes it in the reverse order."""
-        self.dp = _create_datapath(compile_world(node))
-        stack.callback(self.dp.close)
+        self._arena = Arena(compile_world(node))
+        stack.callback(self._arena.close)
+        self.dp = self._arena.dp
         udp = None
         if node.tunnel.protocol == "vxlan":
             udp = await open_tunnel_socket(node.node.ip, node.tunnel.port)
             stack.callback(udp.close)
         self._pump = PumpLoop(self.dp, self._answer, self._device_gone)
         stack.callback(self._pump.close)
-        self._devices = EndpointDevices(self._pump.pump, self._mtu)
+        self._host = HostDevice(self._pump.pump, self._mtu) if host else None
+        self._devices = EndpointDevices(self._pump.pump, self._mtu, self._host)
         stack.push_async_callback(self._devices.close)
         await self._switch(node, node, None)
         if udp is not None:
@@ -178,7 +205,7 @@ class Agent:
         """Go over from ``old`` and its ``world`` to ``node``, or raise and stay."""
         change = await self._devices.prepare(node)
         try:
-            new = await asyncio.to_thread(compile_world, node, change.links)
+            new = await asyncio.to_thread(compile_world, node, change.links, self._mtu)
             ops = diff(world, new)
             report = apply(self.dp, ops)
         except BaseException:
@@ -193,6 +220,8 @@ class Agent:
         await self._devices.commit(change)
         if report.gone_addrs:
             self.spawn(purge(self.dp, report.gone_addrs), "purge")
+        if report.services_shrank:
+            self.spawn(purge_services(self.dp), "purge-services")
         fresh, left = ({d.name for d in some} for some in (change.fresh, change.replaced))
         removed = {device.name for device in change.removed} | left - change.wanted.keys()
         return {
@@ -233,6 +262,9 @@ class Agent:
         return slowpath.answer(punt.data, port.mac, port.node_mac, port.ips, routers)
 
     def _device_gone(self, port: int) -> None:
+        if port == PORT_HOST and self._host is not None:
+            self._host.mark_gone()
+            return
         device = self._devices.mark_gone(port)
         name = device.name if device else None
         self._log.warning(
@@ -262,61 +294,6 @@ class Agent:
         return next((one.ifname for one in self.node.endpoints if one.id == lxc_id), None)
 
 
-async def run_agent(path: Path, serving: Serving) -> int:
-    """Run a daemon until SIGTERM or SIGINT takes it down; SIGHUP reloads.
-
-    Args:
-        path: of the node file.
-        serving: listens for clients once everything runs.
-
-    Returns:
-        The exit code, 0: an orderly end.
-
-    Raises:
-        ConfigError: the node file is at fault.
-        LinkError, DatapathError, OSError: the host is; as ``Agent.start``.
-    """
-    loop = asyncio.get_running_loop()
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    agent = Agent(path, serving)
-    ending = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ending.set)
-    loop.add_signal_handler(signal.SIGHUP, lambda: None)  # too early: the file is being read
-    try:
-        return await _run(agent, ending)
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.remove_signal_handler(number)
-
-
-async def _run(agent: Agent, ending: asyncio.Event) -> int:
-    start = asyncio.ensure_future(agent.start())
-    end = asyncio.ensure_future(ending.wait())
-    await asyncio.wait({start, end}, return_when=asyncio.FIRST_COMPLETED)
-    if not start.done():
-        start.cancel()
-    try:
-        await start
-    except asyncio.CancelledError:
-        return 0
-    finally:
-        if start.cancelled() or start.exception() is not None:
-            end.cancel()
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGHUP, lambda: agent.spawn(_reload(agent), "reload"))
-    await end
-    await agent.stop()
-    return 0
-
-
-async def _reload(agent: Agent) -> None:
-    try:
-        await agent.reload()
-    except (ConfigError, DatapathError) as error:
-        get_logger().error("reload refused, nothing was changed", error=str(error))
-
-
 @dataclass(frozen=True, slots=True)
 class _SlowPathPort:
     """What the slow path has to know of a port."""
@@ -324,17 +301,3 @@ class _SlowPathPort:
     mac: bytes
     node_mac: bytes
     ips: frozenset[Address]
-
-
-def _create_datapath(world: World) -> Datapath:
-    """Make an empty arena of the world's size; its seed is secret, so hashes cannot be aimed."""
-    params = replace(
-        world.params,
-        hash_seed=secrets.randbits(64),
-        boot_id=bytes.fromhex(_BOOT_ID.read_text().strip().replace("-", "")),
-    )
-    memory = os.memfd_create("fwd-arena", os.MFD_CLOEXEC)
-    try:
-        return Datapath.create(params, memory)
-    finally:
-        os.close(memory)  # the mapping holds it

@@ -5,28 +5,38 @@ what was written before it. ``diff`` is pure; ``apply`` touches the one datapath
 
 The order is such that no moment allows what neither world allows. What goes stops being reachable
 first. Then policy only shrinks (denies come, allows go), identities change, and only then policy
-grows (allows come, denies go); what is new becomes reachable last.
+grows (allows come, denies go); what is new becomes reachable last. Backends come before the
+services that name them and go after.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fwd.datapath.errors import DatapathError
-from fwd.model.rows import EndpointRow, IpcacheRow, LxcRow, PeerRow, PolicyRow
+from fwd.model.rows import (
+    BackendRow,
+    EndpointRow,
+    IpcacheRow,
+    LxcRow,
+    PeerRow,
+    PolicyRow,
+    ServiceRow,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from fwd.control.world import World
     from fwd.datapath.binding import Datapath
     from fwd.model.rows import Address, Settings
 
-__all__ = ["ApplyReport", "Op", "Ops", "apply", "diff", "purge_connections"]
+__all__ = ["ApplyReport", "Op", "Ops", "apply", "diff", "purge_connections", "purge_services"]
 
-Row = EndpointRow | LxcRow | IpcacheRow | PolicyRow | PeerRow
+Row = EndpointRow | LxcRow | IpcacheRow | PolicyRow | PeerRow | ServiceRow | BackendRow
 PURGE_BUDGET = 65536  # conntrack entries one call walks
 
 
@@ -53,6 +63,8 @@ class Ops:
     """The settings are written before ``steps[settings_at]``."""
     gone_addrs: tuple[Address, ...]
     """Local addresses that lost their endpoint: their connections are void."""
+    services_shrank: bool
+    """A service or one of its backends goes: so do their connections."""
     notes: tuple[str, ...]
     """What the new world asks for and a running datapath cannot do."""
 
@@ -64,6 +76,7 @@ class ApplyReport:
     upserted: int
     deleted: int
     gone_addrs: tuple[Address, ...]
+    services_shrank: bool
     notes: tuple[str, ...]
 
 
@@ -73,10 +86,12 @@ _TABLES: dict[type, str] = {
     IpcacheRow: "ipcache",
     PolicyRow: "policy",
     PeerRow: "peer",
+    ServiceRow: "service",
+    BackendRow: "backend",
 }
 
 
-def _key(row: Row) -> object:
+def _key(row: Row) -> object:  # noqa: PLR0911 - one a table
     """Return what the row's table finds it by."""
     match row:
         case EndpointRow():
@@ -89,6 +104,10 @@ def _key(row: Row) -> object:
             return (row.lxc_id, row.dir, row.identity, row.proto, row.port, row.prefix_len)
         case PeerRow():
             return row.ip
+        case ServiceRow():
+            return (row.frontend, row.port, row.proto, row.scope)
+        case BackendRow():
+            return row.id
 
 
 class _Changes:
@@ -113,8 +132,11 @@ def diff(old: World | None, new: World) -> Ops:
     ipcache = _Changes(old.ipcache if old else (), new.ipcache)
     policy = _Changes(old.policy if old else (), new.policy)
     peer = _Changes(old.peers if old else (), new.peers)
+    service = _Changes(old.services if old else (), new.services)
+    backend = _Changes(old.backends if old else (), new.backends)
     written = policy.new + policy.changed
     strict = [
+        *service.gone,
         *lxc.gone,
         *endpoint.gone,
         *peer.gone,
@@ -134,14 +156,29 @@ def diff(old: World | None, new: World) -> Ops:
         *lxc.changed,
         *lxc.new,
         *peer.new,
+        *backend.new,
+        *backend.changed,
+        *service.changed,
+        *service.new,
+        *backend.gone,  # once no slot names them
     ]
     return Ops(
         steps=tuple(steps),
         settings=new.settings,
         settings_at=len(strict),
         gone_addrs=_gone_addrs(old, new),
+        services_shrank=any(map(_shrinks, (*service.gone, *service.changed))),
         notes=_notes(old, new),
     )
+
+
+def _shrinks(op: Op) -> bool:
+    match op:
+        case Op(row=ServiceRow() as row, before=ServiceRow() as before):
+            return row.rev_nat_id != before.rev_nat_id or not set(before.backends) <= set(
+                row.backends
+            )
+    return op.row is None
 
 
 def _denies(row: Row | None) -> bool:
@@ -190,20 +227,32 @@ def apply(dp: Datapath, ops: Ops) -> ApplyReport:
             _write(dp, Op(op.before, op.row))
         raise
     deleted = sum(op.row is None for op in ops.steps)
-    return ApplyReport(len(ops.steps) - deleted, deleted, ops.gone_addrs, ops.notes)
+    return ApplyReport(
+        len(ops.steps) - deleted, deleted, ops.gone_addrs, ops.services_shrank, ops.notes
+    )
 
 
 def purge_connections(dp: Datapath, addrs: Iterable[Address]) -> int:
     """Delete every conntrack entry that has one of ``addrs`` on either side; return how many."""
-    deleted = 0
-    for addr in addrs:
-        for tcp in (True, False):
-            cursor = 0
-            while True:
-                count, cursor = dp.ct_purge(tcp=tcp, addr=addr, cursor=cursor, budget=PURGE_BUDGET)
-                deleted += count
-                if not cursor:
-                    break
+    return sum(
+        _walk(partial(dp.ct_purge, tcp=tcp, addr=addr)) for addr in addrs for tcp in (True, False)
+    )
+
+
+def purge_services(dp: Datapath) -> int:
+    """Delete every entry of a flow whose service, or whose backend in it, is gone.
+
+    Returns:
+        How many were deleted.
+    """
+    return sum(_walk(partial(dp.ct_purge_services, tcp=tcp)) for tcp in (True, False))
+
+
+def _walk(step: Callable[..., tuple[int, int]]) -> int:
+    deleted, cursor = step(cursor=0, budget=PURGE_BUDGET)
+    while cursor:
+        count, cursor = step(cursor=cursor, budget=PURGE_BUDGET)
+        deleted += count
     return deleted
 
 
@@ -224,7 +273,9 @@ def _check_capacity(dp: Datapath, steps: Iterable[Op]) -> None:
     peak: Counter[str] = Counter()
     for op in steps:
         count[op.table] += (op.before is None) - (op.row is None)
-        peak[op.table] = max(peak[op.table], count[op.table])
+        count["slot"] += _slots(op.row) - _slots(op.before)
+        for table in (op.table, "slot"):
+            peak[table] = max(peak[table], count[table])
     for table, more in peak.items():
         stats = dp.stats(table)
         if stats.count + more > stats.cap:
@@ -233,6 +284,10 @@ def _check_capacity(dp: Datapath, steps: Iterable[Op]) -> None:
                 "nothing was changed; make the node file smaller, or restart to size it anew"
             )
             raise DatapathError(msg)
+
+
+def _slots(row: Row | None) -> int:
+    return len(row.backends) if isinstance(row, ServiceRow) else 0
 
 
 def _write(dp: Datapath, op: Op) -> None:
@@ -248,6 +303,10 @@ def _write(dp: Datapath, op: Op) -> None:
             dp.policy_upsert(policy)
         case Op(row=PeerRow() as peer):
             dp.peer_upsert(peer)
+        case Op(row=ServiceRow() as service):
+            dp.service_upsert(service)
+        case Op(row=BackendRow() as backend):
+            dp.backend_upsert(backend)
         case Op(before=before):
             _delete(dp, before)
 
@@ -264,5 +323,9 @@ def _delete(dp: Datapath, row: Row | None) -> None:
             dp.policy_delete(row)
         case PeerRow():
             dp.peer_delete(row.ip)
+        case ServiceRow():
+            dp.service_delete(row)
+        case BackendRow():
+            dp.backend_delete(row.id)
         case None:
             pass

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from fwd.control.policy import compile_policy
+from fwd.control.services import compile_services, service_names
 from fwd.control.world import HOST_PORTS, World
 from fwd.model.address import derive_mac, host_network
 from fwd.model.identity import HOST, REMOTE_NODE, WORLD
@@ -23,34 +24,47 @@ if TYPE_CHECKING:
     from fwd.config.schema import EndpointSection, NodeFile
     from fwd.control.world import Link
 
-__all__ = ["compile_world"]
+__all__ = ["compile_world", "router_mac"]
 
 SPARE = 4  # a table holds this many times the rows of the file it was sized for
 
 
-def compile_world(node: NodeFile, links: Mapping[str, Link] = MappingProxyType({})) -> World:
+def compile_world(
+    node: NodeFile, links: Mapping[str, Link] = MappingProxyType({}), mtu: int = 0
+) -> World:
     """Return the tables of ``node``.
 
     Args:
         node: a checked node file.
         links: endpoint name to its device, where one exists; else the file's ``ifindex``.
+        mtu: what the tunnel carries, bytes of an inner IP datagram, where the underlay is known;
+            else the file's ``tunnel.mtu``, and with ``auto`` there sizes are not checked.
     """
     endpoints = tuple(_endpoint(endpoint, links) for endpoint in node.endpoints)
     policy, rules = compile_policy(node)
     ipcache = tuple(_ipcache(node).values())
+    services, backends = compile_services(node.services)
     return World(
         params=_params(node, n_policy=len(policy), n_ipcache=len(ipcache)),
-        settings=_settings(node),
+        settings=_settings(node, mtu),
         ip=node.node.ip,
         endpoints=endpoints,
         lxc=tuple(_lxc(node)),
         ipcache=ipcache,
         policy=policy,
         peers=tuple(_peers(node)),
+        services=services,
+        backends=backends,
         rules=rules,
+        service_names=service_names(node.services, services),
         names={endpoint.id: endpoint.name for endpoint in node.endpoints},
         ports={endpoint.name: endpoint.id for endpoint in node.endpoints} | HOST_PORTS,
     )
+
+
+def router_mac(node: NodeFile) -> bytes:
+    """Return the MAC of cilium_host: what pods' packets for the host and the world are sent to."""
+    return node.node.mac or derive_mac("cilium_host", node.node.name)
 
 
 def _endpoint(endpoint: EndpointSection, links: Mapping[str, Link]) -> EndpointRow:
@@ -89,6 +103,11 @@ def _ipcache(node: NodeFile) -> dict[object, IpcacheRow]:
     rows += [IpcacheRow(host_network(address), HOST) for address in own]
     rows += [IpcacheRow(host_network(peer.ip), REMOTE_NODE) for peer in node.peers]
     rows += [
+        IpcacheRow(host_network(router), peer.identity or REMOTE_NODE, tunnel_endpoint=peer.ip)
+        for peer in node.peers
+        for router in peer.router_ip
+    ]
+    rows += [
         IpcacheRow(host_network(address), endpoint.identity)
         for endpoint in node.endpoints
         for address in endpoint.ip
@@ -115,20 +134,28 @@ def _params(node: NodeFile, *, n_policy: int, n_ipcache: int) -> Params:
     """Size the arena: conntrack as written, the rest with room for reloads."""
     sizes = Params()
     n_addresses = sum(len(endpoint.ip) for endpoint in node.endpoints)
+    n_slots = sum(len(service.backends) for service in node.services)
+    capacity = node.conntrack.capacity
     return Params(
-        ct_tcp=node.conntrack.capacity.tcp,
-        ct_any=node.conntrack.capacity.any,
+        ct_tcp=capacity.tcp,
+        ct_any=capacity.any,
+        nat=max(16, (capacity.tcp + capacity.any) * 2 // 3),  # Cilium's ratio
         ipcache=max(sizes.ipcache, SPARE * n_ipcache),
         endpoints=max(sizes.endpoints, SPARE * len(node.endpoints)),
         lxc=max(sizes.lxc, SPARE * n_addresses),
         policy=max(sizes.policy, SPARE * n_policy),
         peers=max(sizes.peers, SPARE * len(node.peers)),
+        services=max(sizes.services, SPARE * len(node.services)),
+        backends=max(sizes.backends, SPARE * n_slots),
+        slots=max(sizes.slots, SPARE * n_slots),
     )
 
 
-def _settings(node: NodeFile) -> Settings:
+def _settings(node: NodeFile, mtu: int) -> Settings:
     lifetimes = node.conntrack.lifetimes_s
-    router_mac = node.node.mac or derive_mac("cilium_host", node.node.name)
+    routers = {address.version: address for address in reversed(node.node.router_ip)}
+    if mtu == 0 and node.tunnel.mtu != "auto":
+        mtu = node.tunnel.mtu
     return Settings(
         ct_tcp_s=lifetimes.tcp,
         ct_tcp_syn_s=lifetimes.tcp_syn,
@@ -142,7 +169,16 @@ def _settings(node: NodeFile) -> Settings:
         verify_source=node.tunnel.verify.source,
         fragments=node.features.fragments,
         icmp_frag_needed=node.features.icmp_frag_needed,
-        router_mac=router_mac,
-        host_mac=router_mac,
+        ttl_exceeded_reply=node.features.ttl_exceeded_reply,
+        reject_no_backend=node.features.no_backend == "reject",
+        reject_deny=node.features.deny == "reject",
+        tunnel_mtu=mtu,
+        router_ip4=routers.get(4),
+        router_ip6=routers.get(6),
+        loopback=node.node.loopback_ip,
+        masquerade=node.features.masquerade,
+        node_ip=node.node.ip,
+        router_mac=router_mac(node),
+        host_mac=router_mac(node),
         vlan_allowed=frozenset(node.features.vlan_allowed),
     )

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fwd.model.address import mac_text
-from fwd.observe.dump import ct_record, ipcache_record, policy_record
+from fwd.observe.dump import ct_record, ipcache_record, nat_record, policy_record
+from fwd.observe.dump_services import service_records
 from fwd.observe.words import DIRECTION_TEXT, reason_text
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ Rows = list[dict[str, Any]]
 def dump_rows(dp: Datapath, world: World, table: str) -> Rows:
     """Return every row of ``table``, one of ``DUMP_TABLES``.
 
-    ``lb`` and ``nat`` are always empty: this version has no services and no NAT.
+    ``nat`` is always empty: this version has no NAT of its own.
     """
     return _DUMPS[table](dp, world)
 
@@ -78,6 +79,10 @@ def _policy(dp: Datapath, world: World) -> Rows:
     return found
 
 
+def _lb(dp: Datapath, world: World) -> Rows:
+    return service_records(dp.services(), dp.backends(), world.service_names)
+
+
 def _metrics(dp: Datapath, _world: World) -> Rows:
     rows = sorted(dp.metrics(), key=lambda row: (row.reason, row.dir))
     return [
@@ -92,17 +97,19 @@ def _metrics(dp: Datapath, _world: World) -> Rows:
     ]
 
 
-def _none(_dp: Datapath, _world: World) -> Rows:
-    return []
+def _nat(dp: Datapath, _world: World) -> Rows:
+    keys = ("proto", "direction", "src_ip", "src_port", "dst_ip", "dst_port")
+    rows = [nat_record(row) for row in dp.nats()]
+    return sorted(rows, key=lambda row: tuple(row[key] for key in keys))
 
 
 _DUMPS: dict[str, Callable[[Datapath, World], Rows]] = {
     "ct": _ct,
     "ipcache": _ipcache,
-    "lb": _none,
+    "lb": _lb,
     "policy": _policy,
     "lxc": _lxc,
-    "nat": _none,
+    "nat": _nat,
     "metrics": _metrics,
 }
 

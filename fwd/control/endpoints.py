@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fwd.config.load import ConfigError
-from fwd.control.preflight import at_line, check_endpoints
+from fwd.control.preflight import check_endpoints
 from fwd.control.world import Link
 from fwd.netlink.errors import LinkError
 from fwd.netlink.link import PodLink, plug
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fwd.config.schema import EndpointSection, NodeFile
+    from fwd.control.host import HostDevice
     from fwd.datapath.binding import Pump
     from fwd.netlink.tap import Tap
 
@@ -44,7 +45,9 @@ class EndpointDevice:
     netns: Path
     link: PodLink
     line: int
-    """Of the endpoint in the node file."""
+    """Of the endpoint in its file."""
+    file: str = ""
+    """A manifest; empty = the node file."""
     tap: Tap | None = None
     """None before ``prepare`` and once the device is gone."""
     ifindex: int = 0
@@ -84,11 +87,13 @@ class EndpointDevices:
     Args:
         pump: TAPs are added to it and removed from it.
         mtu: of every pod, bytes.
+        host: the node's own device, which changes along; None where it has none.
     """
 
-    def __init__(self, pump: Pump, mtu: int) -> None:
+    def __init__(self, pump: Pump, mtu: int, host: HostDevice | None = None) -> None:
         self._pump = pump
         self._mtu = mtu
+        self._host = host
         self._devices: dict[str, EndpointDevice] = {}
         self.lost = 0
         """Devices that vanished under the daemon, ever."""
@@ -108,6 +113,8 @@ class EndpointDevices:
                 await self._close(old)
             for device in change.fresh:
                 await _plug(node, device)
+            if self._host is not None:
+                await self._host.prepare(node)
         except BaseException:
             await self.rollback(node, change)
             raise
@@ -120,9 +127,13 @@ class EndpointDevices:
             await self._close(old)
         for device in change.fresh:
             self._watch(device)
+        if self._host is not None:
+            self._host.commit()
 
     async def rollback(self, node: NodeFile, change: Change) -> None:
         """Undo ``prepare``: new devices vanish, replaced ones come back."""
+        if self._host is not None:
+            await self._host.rollback()
         for device in change.fresh:
             await self._close(device)
         for old in change.replaced:
@@ -155,6 +166,8 @@ class EndpointDevices:
 
     async def close(self) -> None:
         """Remove every device."""
+        if self._host is not None:
+            await self._host.close()
         for device in self._devices.values():
             await self._close(device)
         self._devices = {}
@@ -183,7 +196,7 @@ class EndpointDevices:
             mtu=self._mtu,
         )
         netns = namespace_path(section.netns or "")
-        return EndpointDevice(section.name, section.id, netns, link, section.line)
+        return EndpointDevice(section.name, section.id, netns, link, section.line, section.file)
 
     def _watch(self, device: EndpointDevice) -> None:
         if device.tap is not None:
@@ -213,4 +226,4 @@ async def _plug(node: NodeFile, device: EndpointDevice) -> None:
         finally:
             os.close(netns_fd)
     except LinkError as error:
-        raise at_line(node, device.line, str(error)) from None
+        raise ConfigError(f"{device.file or node.path}:{device.line}: {error}") from None

@@ -56,13 +56,14 @@ class _Entry:
 def compile_policy(node: NodeFile) -> tuple[tuple[PolicyRow, ...], dict[int, Rule]]:
     """Return the policy map entries of all endpoints, and rule_id to rule.
 
-    Rule ids: the n-th policy row of the file is n (from 1), implied rules follow in the order of
-    the endpoints, so the same file always gives the same numbers.
+    Rule ids: the n-th policy row of the file is n (from 1), those of manifests follow, then
+    implied ones in the order of the endpoints, so the same file always gives the same numbers.
     """
-    rules = dict(enumerate(_rules(node), start=1))
+    rules = _RuleBook(enumerate(_rules(node), start=1))
     groups: dict[tuple[str, Direction], list[_Entry]] = defaultdict(list)
     for rule_id, rule in rules.items():
-        groups[rule.endpoint, rule.direction] += _entries(rule_id, rule)
+        if rule.kind != "selects":
+            groups[rule.endpoint, rule.direction] += _entries(rule_id, rule)
     rows: list[PolicyRow] = []
     for endpoint in node.endpoints:
         for direction, number in DIRECTIONS.items():
@@ -97,8 +98,9 @@ def _rules(node: NodeFile) -> Iterator[Rule]:
             proto=row.proto,
             port="any" if row.port is None else str(row.port),
         )
+    yield from node.rules
     for index, endpoint in enumerate(node.endpoints):
-        yield from _implied(str(node.path), index, endpoint)
+        yield from _implied(endpoint.file or str(node.path), index, endpoint)
 
 
 def _implied(file: str, index: int, endpoint: EndpointSection) -> Iterator[Rule]:
@@ -199,15 +201,14 @@ def explain(  # noqa: PLR0913 - one argument a fact of the verdict
     Returns:
         The rule; for a default deny ``{"kind": "default-deny", "endpoint", "direction",
         "because": [rules that select the endpoint in that direction], "nearest": rule | None}``
-        where ``nearest`` allows a packet that differs least from this one.
+        where ``nearest`` allows a packet that differs least from this one. A manifest's policy
+        stands in ``because`` once, of kind ``selects``, whatever rules it has.
     """
     if rule_id in rules:
         return rules[rule_id].as_json()
     if drop != Drop.POLICY_DENIED or endpoint is None or direction is None:
         return None
-    selecting = [
-        rule for rule in rules.values() if (rule.endpoint, rule.direction) == (endpoint, direction)
-    ]
+    selecting = _selecting(rules, endpoint, direction)
     scored = [
         (_likeness(rule, identity, proto, port), -position, rule)
         for position, rule in enumerate(selecting)
@@ -218,9 +219,25 @@ def explain(  # noqa: PLR0913 - one argument a fact of the verdict
         "kind": "default-deny",
         "endpoint": endpoint,
         "direction": direction,
-        "because": [rule.as_json() for rule in selecting],
+        "because": [rule.as_json() for rule in selecting if rule.kind != "rule" or not rule.policy],
         "nearest": best[2].as_json() if best and best[0] else None,
     }
+
+
+class _RuleBook(dict[int, Rule]):
+    """Rules by id that also know which of them speak of an endpoint and direction."""
+
+    def __init__(self, rules: Iterable[tuple[int, Rule]]) -> None:
+        super().__init__(rules)
+        self.selecting: dict[tuple[str, Direction], list[Rule]] = defaultdict(list)
+        for rule in self.values():
+            self.selecting[rule.endpoint, rule.direction].append(rule)
+
+
+def _selecting(rules: Mapping[int, Rule], endpoint: str, direction: Direction) -> list[Rule]:
+    """Return the rules of an endpoint and direction in their order."""
+    book = rules if isinstance(rules, _RuleBook) else _RuleBook(rules.items())
+    return book.selecting.get((endpoint, direction), [])
 
 
 def _likeness(rule: Rule, identity: int | None, proto: int | None, port: int | None) -> int:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 from fwd.config.load import ConfigError
 from fwd.netlink.errors import LinkError
+from fwd.netlink.host import check_host_device
 from fwd.netlink.link import Device, check_pod_namespace, device_of
+from fwd.netlink.masquerade import check_nft
 from fwd.netlink.netns import open_namespace
 from fwd.netlink.tap import check_tun_device
 from fwd.netlink.tunnel import open_tunnel_socket
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
     from fwd.config.schema import EndpointSection, NodeFile
 
-__all__ = ["at_line", "check_endpoints", "check_start", "pod_mtu"]
+__all__ = ["at_line", "check_endpoints", "check_host", "check_start", "has_host", "pod_mtu"]
 
 _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
 """To make devices, and to enter the pods' namespaces."""
@@ -58,7 +60,35 @@ async def check_start(node: NodeFile) -> Device:
         except LinkError as error:
             raise at_line(node, node.tunnel.line or node.node.line, f"tunnel: {error}") from None
     await check_endpoints(node, node.endpoints)
+    if has_host(device):
+        await check_host(node)
     return device
+
+
+def has_host(device: Device) -> bool:
+    """Tell whether a node on this underlay device is the host's only one and serves its stack.
+
+    Several nodes may share a host over its loopback, as labs do: none of them owns the host then.
+    """
+    return device.name != "lo"
+
+
+async def check_host(node: NodeFile) -> None:
+    """Prove that cilium_host can be made and pods can be masqueraded, if they shall be.
+
+    Raises:
+        ConfigError: not here, and why.
+    """
+    if node.features.masquerade and not node.node.router_ip:
+        text = "features.masquerade: pods reach the host by node.router_ip, set it"
+        raise at_line(node, node.node.line, text)
+    try:
+        if node.node.router_ip:
+            await check_host_device()
+        if node.features.masquerade:
+            check_nft()
+    except LinkError as error:
+        raise at_line(node, node.node.line, str(error)) from None
 
 
 async def check_endpoints(node: NodeFile, endpoints: Iterable[EndpointSection]) -> None:
@@ -71,19 +101,19 @@ async def check_endpoints(node: NodeFile, endpoints: Iterable[EndpointSection]) 
     for endpoint in endpoints:
         namespace = endpoint.netns
         if namespace is None:
-            raise at_line(
+            raise _at_endpoint(
                 node,
-                endpoint.line,
+                endpoint,
                 f"endpoint {endpoint.name}: netns is missing: name the pod's network namespace",
             )
         try:
             where = await _check_namespace(endpoint.name, namespace)
         except LinkError as error:
-            raise at_line(node, endpoint.line, str(error)) from None
+            raise _at_endpoint(node, endpoint, str(error)) from None
         if where in taken:
-            raise at_line(
+            raise _at_endpoint(
                 node,
-                endpoint.line,
+                endpoint,
                 f"endpoint {endpoint.name}: namespace {namespace} is {taken[where]}'s already: "
                 "give each endpoint its own",
             )
@@ -113,6 +143,11 @@ def pod_mtu(node: NodeFile, device: Device) -> int:
 def at_line(node: NodeFile, line: int, text: str) -> ConfigError:
     """Make an error about one line of the node file."""
     return ConfigError(f"{node.path}:{line}: {text}")
+
+
+def _at_endpoint(node: NodeFile, endpoint: EndpointSection, text: str) -> ConfigError:
+    """Make an error about an endpoint, which may stand in a manifest."""
+    return ConfigError(f"{endpoint.file or node.path}:{endpoint.line}: {text}")
 
 
 async def _check_namespace(pod: str, namespace: str) -> tuple[int, int]:

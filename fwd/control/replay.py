@@ -9,8 +9,8 @@ run starts clean and, for one seed, always says the same. The contract of steps 
   "payload": hex}`` for a UDP payload of the tunnel port, its VXLAN header first.
 - control: ``{"at": s, "reload": file}`` (relative to the working directory, else to the node
   file's), ``{"at": s, "sweep": true}``, ``{"dump": table}``; answered ``{"n", "ok": true}``, dumps
-  with ``"rows"``. Tables: ct, ipcache, lb, policy, lxc, nat, metrics; ``lb`` and ``nat`` have no
-  rows in this version, which has no services and no NAT.
+  with ``"rows"``. Tables: ct, ipcache, lb, policy, lxc, nat, metrics; ``nat`` has no rows
+  in this version.
 - a packet answers ``{"n", "verdict", "drop", "ct", "src_identity", "dst_identity", "rule",
   "trace", "out"}``. ``out`` rows are ``{"port", "frame"}``; towards the tunnel ``{"port":
   "overlay", "remote", "vni", "udp_payload", "frame"}`` where ``frame`` is the inner one. What the

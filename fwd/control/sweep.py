@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fwd.datapath.binding import Datapath
     from fwd.model.rows import Address
 
-__all__ = ["ConntrackSweep", "next_interval_s", "now_s", "purge"]
+__all__ = ["ConntrackSweep", "next_interval_s", "now_s", "purge", "purge_services"]
 
 START_INTERVAL_S = 300.0
 MIN_INTERVAL_S = 10.0
@@ -28,6 +28,8 @@ TICK_S = 2.0
 """Seconds between looks at the tables' pressure."""
 STEP = 4096
 """Entries a step walks: about 0.2 ms."""
+SERVICE_STEP = 256
+"""The same where each entry costs a walk over its service's backends."""
 _TABLES = {True: "ct_tcp", False: "ct_any"}
 
 
@@ -76,6 +78,20 @@ class ConntrackSweep:
             for tcp, schedule in self._schedules.items():
                 if self._is_due(tcp, schedule):
                     await self.sweep(tcp)
+                    await self.sweep_nat()
+
+    async def sweep_nat(self) -> int:
+        """Delete the masquerade mappings whose connection conntrack has forgotten.
+
+        Returns:
+            How many were deleted.
+        """
+        deleted, cursor = self._dp.nat_sweep(cursor=0, budget=STEP)
+        while cursor:
+            await asyncio.sleep(0)
+            more, cursor = self._dp.nat_sweep(cursor=cursor, budget=STEP)
+            deleted += more
+        return deleted
 
     async def sweep(self, tcp: bool) -> int:
         """Delete the expired entries of one table and schedule its next run.
@@ -123,4 +139,22 @@ async def purge(dp: Datapath, addrs: Iterable[Address]) -> int:
                 if not cursor:
                     break
                 await asyncio.sleep(0)
+    return deleted
+
+
+async def purge_services(dp: Datapath) -> int:
+    """Delete every conntrack entry of a flow whose service, or whose backend in it, is gone.
+
+    Returns:
+        How many were deleted.
+    """
+    deleted = 0
+    for tcp in _TABLES:
+        cursor = 0
+        while True:
+            count, cursor = dp.ct_purge_services(tcp=tcp, cursor=cursor, budget=SERVICE_STEP)
+            deleted += count
+            if not cursor:
+                break
+            await asyncio.sleep(0)
     return deleted

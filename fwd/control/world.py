@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from fwd.model.policy import Rule
     from fwd.model.rows import (
         Address,
+        BackendRow,
         EndpointRow,
         IpcacheRow,
         LxcRow,
         Params,
         PeerRow,
         PolicyRow,
+        ServiceRow,
         Settings,
     )
 
@@ -54,8 +56,12 @@ class World:
     ipcache: tuple[IpcacheRow, ...] = ()
     policy: tuple[PolicyRow, ...] = ()
     peers: tuple[PeerRow, ...] = ()
+    services: tuple[ServiceRow, ...] = ()
+    backends: tuple[BackendRow, ...] = ()
     rules: Mapping[int, Rule] = field(default_factory=dict)
     """rule_id to the rule it stands for."""
+    service_names: Mapping[int, str] = field(default_factory=dict)
+    """rev_nat_id to service name."""
     names: Mapping[int, str] = field(default_factory=dict)
     """lxc_id to endpoint name."""
     ports: Mapping[str, int] = field(default_factory=dict)

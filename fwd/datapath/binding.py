@@ -100,6 +100,21 @@ class Datapath(Tables):
             raise AttachError(error_text(ffi, err))
         return cls(handle), int(torn[0])
 
+    def view(self, fd: int) -> Datapath:
+        """Return the tables as they are now, copy on write: nothing run there changes them.
+
+        Args:
+            fd: the memfd this datapath was created with.
+
+        Raises:
+            DatapathError: it cannot be mapped.
+        """
+        err = ffi.new("struct fwd_error *")
+        handle = lib.fwd_dp_view(self._dp, fd, err)
+        if handle == ffi.NULL:
+            raise DatapathError(error_text(ffi, err))
+        return Datapath(handle)
+
     def close(self) -> None:
         """Unmap the arena; a second call does nothing."""
         if self._dp is not None:

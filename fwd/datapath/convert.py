@@ -10,15 +10,18 @@ from typing import Any
 
 from fwd.model.rows import (
     Address,
+    BackendRow,
     CtRow,
     EndpointRow,
     IpcacheRow,
     LxcRow,
     MetricRow,
+    NatRow,
     Network,
     Params,
     PeerRow,
     PolicyRow,
+    ServiceRow,
     Settings,
     TableStats,
 )
@@ -35,6 +38,11 @@ _PLAIN_PARAMS = (
     "peers",
     "fragments",
     "events",
+    "services",
+    "backends",
+    "slots",
+    "affinity",
+    "nat",
     "hash_seed",
 )
 _PLAIN_SETTINGS = (
@@ -50,8 +58,19 @@ _PLAIN_SETTINGS = (
     "punt_rate_pps",
     "punt_burst",
     "tunnel_port",
+    "tunnel_mtu",
 )
-_FLAG_SETTINGS = ("tunnel", "verify_peer", "verify_source", "fragments", "icmp_frag_needed")
+_FLAG_SETTINGS = (
+    "tunnel",
+    "verify_peer",
+    "verify_source",
+    "fragments",
+    "icmp_frag_needed",
+    "ttl_exceeded_reply",
+    "reject_no_backend",
+    "reject_deny",
+    "masquerade",
+)
 
 
 def addr_bytes(addr: Address | None) -> bytes:
@@ -101,6 +120,10 @@ def settings_c(ffi: Any, settings: Settings) -> Any:
         setattr(out, name, int(getattr(settings, name)))
     out.router_mac = settings.router_mac
     out.host_mac = settings.host_mac
+    out.loopback.b = addr_bytes(settings.loopback)
+    out.node_ip.b = addr_bytes(settings.node_ip)
+    out.router_ip4.b = addr_bytes(settings.router_ip4)
+    out.router_ip6.b = addr_bytes(settings.router_ip6)
     for vlan in settings.vlan_allowed:
         out.vlan_allowed[vlan >> 3] |= 1 << (vlan & 7)
     return out
@@ -116,6 +139,10 @@ def settings_py(ffi: Any, row: Any) -> Settings:
         **flags,
         router_mac=bytes(ffi.buffer(row.router_mac)),
         host_mac=bytes(ffi.buffer(row.host_mac)),
+        loopback=addr_py(ffi, row.loopback),
+        node_ip=optional_addr_py(ffi, row.node_ip),
+        router_ip4=optional_addr_py(ffi, row.router_ip4),
+        router_ip6=optional_addr_py(ffi, row.router_ip6),
         vlan_allowed=frozenset(v for v in range(4096) if bits[v >> 3] >> (v & 7) & 1),
     )
 
@@ -223,6 +250,36 @@ def peer_py(ffi: Any, row: Any) -> PeerRow:
     return PeerRow(addr_py(ffi, row.ip), vni, int(row.identity))
 
 
+def service_c(ffi: Any, row: ServiceRow) -> Any:
+    """A ``struct fwd_service_row *``; the slots travel beside it."""
+    out = ffi.new("struct fwd_service_row *")
+    out.frontend.b = addr_bytes(row.frontend)
+    for name in ("port", "proto", "scope", "flags", "rev_nat_id", "affinity_timeout_s"):
+        setattr(out, name, getattr(row, name))
+    return out
+
+
+def service_py(ffi: Any, row: Any, backends: tuple[int, ...]) -> ServiceRow:
+    """ServiceRow of a ``struct fwd_service_row`` and its slots."""
+    names = ("port", "proto", "scope", "flags", "rev_nat_id", "affinity_timeout_s")
+    values = {name: int(getattr(row, name)) for name in names}
+    return ServiceRow(frontend=addr_py(ffi, row.frontend), backends=backends, **values)
+
+
+def backend_c(ffi: Any, row: BackendRow) -> Any:
+    """A ``struct fwd_backend_row *``."""
+    out = ffi.new("struct fwd_backend_row *")
+    out.addr.b = addr_bytes(row.addr)
+    out.id, out.port, out.proto, out.state = row.id, row.port, row.proto, row.state
+    return out
+
+
+def backend_py(ffi: Any, row: Any) -> BackendRow:
+    """BackendRow of a ``struct fwd_backend_row``."""
+    addr = addr_py(ffi, row.addr)
+    return BackendRow(int(row.id), addr, int(row.port), int(row.proto), int(row.state))
+
+
 def _be16(value: int) -> int:
     return (value & 0xFF) << 8 | value >> 8
 
@@ -253,6 +310,21 @@ def ct_py(ffi: Any, row: Any) -> CtRow:
         dport=_be16(int(row.dport)),
         sport=_be16(int(row.sport)),
         **{name: int(getattr(row, name)) for name in plain},
+    )
+
+
+def nat_py(ffi: Any, row: Any) -> NatRow:
+    """NatRow of a ``struct fwd_nat_row``; ports in host order."""
+    return NatRow(
+        daddr=addr_py(ffi, row.daddr),
+        saddr=addr_py(ffi, row.saddr),
+        dport=_be16(int(row.dport)),
+        sport=_be16(int(row.sport)),
+        proto=int(row.proto),
+        incoming=bool(row.flags & 1),
+        to_addr=addr_py(ffi, row.to_addr),
+        to_port=_be16(int(row.to_port)),
+        created_ns=int(row.created_ns),
     )
 
 

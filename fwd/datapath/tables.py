@@ -16,14 +16,17 @@ if TYPE_CHECKING:
 
     from fwd.model.rows import (
         Address,
+        BackendRow,
         CtRow,
         EndpointRow,
         IpcacheRow,
         LxcRow,
         MetricRow,
+        NatRow,
         Network,
         PeerRow,
         PolicyRow,
+        ServiceRow,
         TableStats,
     )
 
@@ -45,7 +48,8 @@ class Tables:
     _dp: Any
 
     def _table_ids(self) -> dict[str, int]:
-        names = ("ct_tcp", "ct_any", "ipcache", "endpoint", "lxc", "policy", "peer", "frag")
+        names = ["ct_tcp", "ct_any", "ipcache", "endpoint", "lxc", "policy", "peer", "frag"]
+        names += ["service", "backend", "affinity", "slot", "nat"]
         return {name: int(getattr(self._lib, f"FWD_TABLE_{name.upper()}")) for name in names}
 
     def _map(self, *, tcp: bool) -> int:
@@ -167,6 +171,39 @@ class Tables:
             to.peer_py(self._ffi, r) for r in self._dump(self._lib.fwd_peer_dump, "fwd_peer_row")
         )
 
+    def service_upsert(self, row: ServiceRow) -> None:
+        """Add or replace a frontend and its slots; DatapathError when a table is full."""
+        err = self._ffi.new("struct fwd_error *")
+        ids = self._ffi.new("uint32_t[]", list(row.backends))
+        service = to.service_c(self._ffi, row)
+        if self._lib.fwd_service_upsert(self._dp, service, ids, len(row.backends), err) != 0:
+            raise DatapathError(error_text(self._ffi, err))
+
+    def service_delete(self, row: ServiceRow) -> bool:
+        """Forget the frontend with the key of ``row``; False = there was none."""
+        return bool(self._lib.fwd_service_delete(self._dp, to.service_c(self._ffi, row)))
+
+    def services(self) -> Iterator[ServiceRow]:
+        """All frontends with their slots."""
+        for row in self._dump(self._lib.fwd_service_dump, "fwd_service_row"):
+            ids = self._ffi.new("uint32_t[]", int(row.count))
+            key = self._ffi.addressof(row)
+            count = self._lib.fwd_service_slots(self._dp, key, ids, int(row.count))
+            yield to.service_py(self._ffi, row, tuple(int(ids[i]) for i in range(count)))
+
+    def backend_upsert(self, row: BackendRow) -> None:
+        """Add or replace a backend; DatapathError when the table is full."""
+        self._upsert(self._lib.fwd_backend_upsert, to.backend_c(self._ffi, row))
+
+    def backend_delete(self, backend_id: int) -> bool:
+        """Forget a backend; False = there was none."""
+        return bool(self._lib.fwd_backend_delete(self._dp, backend_id))
+
+    def backends(self) -> Iterator[BackendRow]:
+        """All backends."""
+        rows = self._dump(self._lib.fwd_backend_dump, "fwd_backend_row")
+        return (to.backend_py(self._ffi, row) for row in rows)
+
     # ---- conntrack ----
 
     def ct_page(self, *, tcp: bool, cursor: int, limit: int) -> tuple[list[CtRow], int]:
@@ -195,6 +232,31 @@ class Tables:
         )
         return int(deleted), int(position[0])
 
+    def ct_purge_services(self, *, tcp: bool, cursor: int, budget: int) -> tuple[int, int]:
+        """The same walk, deleting flows whose service is gone or no longer has their backend."""
+        position = self._ffi.new("uint64_t *", cursor)
+        deleted = self._lib.fwd_ct_purge_services(self._dp, self._map(tcp=tcp), position, budget)
+        return int(deleted), int(position[0])
+
+    # ---- masquerading ----
+
+    def nats(self) -> Iterator[NatRow]:
+        """All halves of all mappings."""
+        return (to.nat_py(self._ffi, r) for r in self._dump(self._lib.fwd_nat_dump, "fwd_nat_row"))
+
+    def nat_page(self, cursor: int, limit: int) -> tuple[list[NatRow], int]:
+        """At most ``limit`` halves from ``cursor`` on (0 = start); next cursor 0 = the end."""
+        position = self._ffi.new("uint64_t *", cursor)
+        rows = self._ffi.new("struct fwd_nat_row[]", limit)
+        count = self._lib.fwd_nat_dump(self._dp, position, rows, limit)
+        return [to.nat_py(self._ffi, rows[i]) for i in range(count)], int(position[0])
+
+    def nat_sweep(self, *, cursor: int, budget: int) -> tuple[int, int]:
+        """Look at ``budget`` halves, delete mappings without a connection: as ``ct_sweep``."""
+        position = self._ffi.new("uint64_t *", cursor)
+        deleted = self._lib.fwd_nat_sweep(self._dp, position, budget)
+        return int(deleted), int(position[0])
+
     # ---- counters and events ----
 
     def metrics(self) -> list[MetricRow]:
@@ -205,7 +267,8 @@ class Tables:
         """Capacity and use of ``table``; KeyError for an unknown name.
 
         Args:
-            table: ct_tcp, ct_any, ipcache, endpoint, lxc, policy, peer or frag.
+            table: ct_tcp, ct_any, ipcache, endpoint, lxc, policy, peer, frag, service, backend,
+                affinity, slot or nat.
         """
         out = self._ffi.new("struct fwd_table_stats *")
         self._lib.fwd_table_stats(self._dp, self._table_ids()[table], out)

@@ -47,18 +47,26 @@ class Drop(IntEnum):
     POLICY_DENIED = 133
     INVALID_PACKET_DROPPED = 134
     CT_TRUNCATED_OR_INVALID_HEADER = 135
+    FRAGMENTATION_NEEDED = 136
     CT_UNKNOWN_L4_PROTOCOL = 137
     UNSUPPORTED_L3_PROTOCOL = 139
     ERROR_WRITING_TO_PACKET = 141
+    UNKNOWN_L4_PROTOCOL = 142
+    UNKNOWN_ICMPV4_CODE = 143
     ERROR_RETRIEVING_TUNNEL_KEY = 147
+    UNKNOWN_L3_TARGET_ADDRESS = 150
     STALE_OR_UNROUTABLE_IP = 151
     CT_MAP_INSERTION_FAILED = 155
     INVALID_IPV6_EXTENSION_HEADER = 156
     IP_FRAGMENTATION_NOT_SUPPORTED = 157
+    SERVICE_BACKEND_NOT_FOUND = 158
     UNSUPPORTED_L2_PROTOCOL = 166
+    NO_MAPPING_FOR_NAT_MASQUERADE = 167
+    UNSUPPORTED_PROTOCOL_FOR_NAT_MASQUERADE = 168
     ENCAPSULATION_TRAFFIC_IS_PROHIBITED = 170
     INVALID_IDENTITY = 171
     FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND = 175
+    FORBIDDEN_ICMPV6_MESSAGE = 176
     POLICY_DENY = 181
     VLAN_FILTERED = 182
     TTL_EXCEEDED = 196
@@ -122,6 +130,11 @@ class Stage(IntEnum):
     CT_INGRESS = 17
     POLICY_INGRESS = 18
     CT_CREATE_INGRESS = 19
+    REV_NAT = 21
+    SNAT = 26
+    REV_SNAT = 27
+    MTU = 28
+    ICMP_ERROR = 29
     DELIVER = 20
 
 
@@ -131,18 +144,26 @@ DROP_TEXT: dict[int, str] = {
     133: "Policy denied",
     134: "Invalid packet",
     135: "CT: Truncated or invalid header",
+    136: "Fragmentation needed",
     137: "CT: Unknown L4 protocol",
     139: "Unsupported L3 protocol",
     141: "Error writing to packet",
+    142: "Unknown L4 protocol",
+    143: "Unknown ICMPv4 code",
     147: "Error retrieving tunnel key",
+    150: "Unknown L3 target address",
     151: "Stale or unroutable IP",
     155: "CT: Map insertion failed",
     156: "Invalid IPv6 extension header",
     157: "IP fragmentation not supported",
+    158: "Service backend not found",
     166: "Unsupported L2 protocol",
+    167: "No mapping for NAT masquerade",
+    168: "Unsupported protocol for NAT masquerade",
     170: "Encapsulation traffic is prohibited",
     171: "Invalid identity",
     175: "First logical datagram fragment not found",
+    176: "Forbidden ICMPv6 message",
     181: "Policy denied by denylist",
     182: "VLAN traffic disallowed by VLAN filter",
     196: "TTL exceeded",
@@ -162,18 +183,26 @@ DROP_ADVICE: dict[int, str] = {
     133: "no rule allows this flow: the event names the rules that select the endpoint; add an allow rule",
     134: "header truncated, wrong version or wrong length: capture it with `fwd monitor -t drop -o json`",
     135: "the L4 header is shorter than its protocol asks",
+    136: "the packet may not be fragmented and is larger than the tunnel's MTU; its sender was told unless it sends faster than errors are sent: check the pod's MTU",
     137: "only TCP, UDP, SCTP, ICMP and ICMPv6 are tracked; other protocols need the host network",
     139: "a pod may send IPv4, IPv6 and ARP, no VLAN tags",
     141: "the buffer has no room for the tunnel header: please report this as a bug",
+    142: "the hop limit of a packet that is not TCP, UDP or ICMPv6 ran out: look for a routing loop",
+    143: "a pod reports an ICMP error about a masqueraded flow; only \"fragmentation needed\" is passed on",
     147: "the datagram on the tunnel port is not VXLAN with a VNI: check what else sends to it",
+    150: "a pod asked for the MAC of an IPv6 address that is neither the router's nor a local pod's: check its routes",
     151: "no ipcache entry for this destination: `fwd ipcache get IP`",
     155: "the conntrack table is full: raise conntrack.capacity or shorten lifetimes",
     156: "the extension header chain is broken, too long or of an unknown kind",
     157: "features.fragments is off: turn it on or lower the sender's datagram size",
+    158: "the service has no active backend: `fwd service list`, and check that its pods are ready",
     166: "the frame is shorter than an Ethernet header or not Ethernet II",
+    167: "no source port toward this destination is free: `fwd nat list`, and look for what opens so many connections",
+    168: "only TCP, UDP and ICMP echo can be masqueraded",
     170: "a pod may not send to the tunnel port: only the node builds overlay packets",
     171: "a remote node claimed identity 1 (host): it is misconfigured or hostile",
     175: "a later fragment came before its first, or the fragment table is too small",
+    176: "a pod sent a router advertisement or a redirect: only the node speaks for routers, find out what runs in the pod",
     181: "a deny rule matched: the event names it",
     182: "list the VLAN id in features.vlan_allowed",
     196: "the packet has made too many hops: look for a routing loop",
@@ -247,5 +276,10 @@ STAGE_INFO: dict[int, StageInfo] = {
     17: StageInfo(11, "stage_ct_lookup(INGRESS)", "tail_ipv4_ct_ingress: ct_lookup4"),
     18: StageInfo(11, "stage_policy(INGRESS)", "ipv4_policy: policy_can_access_ingress"),
     19: StageInfo(11, "stage_ct_write(INGRESS)", "ct_create4"),
+    21: StageInfo(11, "stage_rev_nat", "lb4_rev_nat"),
+    26: StageInfo(8, "stage_snat", "handle_nat_fwd, snat_v4_nat"),
+    27: StageInfo(9, "stage_rev_snat", "nodeport_lb4: snat_v4_rev_nat"),
+    28: StageInfo(6, "stage_mtu", "(fwd's own: does it fit the tunnel?)"),
+    29: StageInfo(6, "path_refuse", "icmp6_send_time_exceeded, tail_no_service_ipv4"),
     20: StageInfo(11, "hook_to_container", "redirect_ep"),
 }

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 __all__ = ["PROTO_NUMBERS", "Action", "Direction", "PortRange", "Proto", "Rule", "RuleKind"]
 
-RuleKind = Literal["rule", "default-allow", "localhost"]
+RuleKind = Literal["rule", "selects", "default-allow", "localhost"]
 Direction = Literal["ingress", "egress"]
 Action = Literal["allow", "deny"]
 Proto = Literal["any", "tcp", "udp", "sctp", "icmp", "icmpv6"]
@@ -42,10 +42,11 @@ class Rule:
     """One rule, written or implied, behind policy map entries."""
 
     kind: RuleKind
-    """``rule``: a policy row; ``default-allow``: the direction is not enforced;
+    """``rule``: a policy row, or an item of a manifest's policy; ``selects``: a manifest's policy
+    that puts the endpoint under default deny; ``default-allow``: the direction is not enforced;
     ``localhost``: the node itself may always reach its endpoints."""
     index: int
-    """Row in its section of the file, from 0."""
+    """Row in its section of the file, or item in its list of the policy; from 0."""
     file: str
     line: int
     endpoint: str
@@ -55,9 +56,17 @@ class Rule:
     proto: Proto
     port: str
     """``any``, a port, or a range; ICMP: the type."""
+    policy: str = ""
+    """Of a manifest's rule: the policy's full name."""
+    manifest: str = ""
+    """Likewise: its kind."""
 
     def as_json(self) -> dict[str, object]:
-        """Return the rule as ``rule`` stands in replay answers and events."""
+        """Return the rule as ``rule`` stands in replay answers and events.
+
+        ``policy`` and ``manifest`` stand in rules of manifests only.
+        """
+        named = {"policy": self.policy, "manifest": self.manifest} if self.policy else {}
         return {
             "kind": self.kind,
             "index": self.index,
@@ -69,4 +78,5 @@ class Rule:
             "identity": self.identity,
             "proto": self.proto,
             "port": self.port,
+            **named,
         }

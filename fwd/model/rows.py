@@ -12,17 +12,22 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
+_LOOPBACK = IPv4Address("169.254.42.1")  # Cilium's default
+
 __all__ = [
     "Address",
+    "BackendRow",
     "CtRow",
     "EndpointRow",
     "IpcacheRow",
     "LxcRow",
     "MetricRow",
+    "NatRow",
     "Network",
     "Params",
     "PeerRow",
     "PolicyRow",
+    "ServiceRow",
     "Settings",
     "TableStats",
 ]
@@ -42,6 +47,12 @@ class Params:
     fragments: int = 8192
     events: int = 4096
     """Ring slots, a power of two."""
+    services: int = 4096
+    backends: int = 16384
+    slots: int = 32768
+    affinity: int = 65536
+    nat: int = 65536
+    """Two a mapping."""
     hash_seed: int = 0
     boot_id: bytes = bytes(16)
 
@@ -67,8 +78,20 @@ class Settings:
     verify_source: bool = True
     fragments: bool = True
     icmp_frag_needed: bool = True
+    ttl_exceeded_reply: bool = False
+    reject_no_backend: bool = False
+    reject_deny: bool = False
+    tunnel_mtu: int = 0
+    """Largest inner IP datagram in bytes, 0 = not checked."""
+    router_ip4: Address | None = None
+    """Source of the ICMP errors this node sends; None = it sends none."""
+    router_ip6: Address | None = None
     router_mac: bytes = bytes(6)
     host_mac: bytes = bytes(6)
+    loopback: Address = _LOOPBACK
+    masquerade: bool = False
+    node_ip: Address | None = None
+    """What pods' packets to the world are sent under with ``masquerade``."""
     vlan_allowed: frozenset[int] = field(default_factory=frozenset)
 
 
@@ -133,6 +156,35 @@ class PeerRow:
 
 
 @dataclass(frozen=True, slots=True)
+class BackendRow:
+    """Where a service's traffic goes; ``state`` as enum fwd_backend_state (0 = active)."""
+
+    id: int
+    addr: Address
+    port: int
+    """0 = keep the packet's."""
+    proto: int
+    state: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRow:
+    """A frontend and its backend slots; key = frontend, port, proto, scope."""
+
+    frontend: Address
+    port: int
+    proto: int
+    scope: int
+    """0 external, 1 internal."""
+    flags: int
+    """FWD_SVC_* of csrc/abi.h."""
+    rev_nat_id: int
+    affinity_timeout_s: int = 0
+    backends: tuple[int, ...] = ()
+    """Backend ids, slot 1 first."""
+
+
+@dataclass(frozen=True, slots=True)
 class CtRow:
     """One conntrack entry, as stored (addresses reversed, see datapath reference 3.1)."""
 
@@ -156,6 +208,23 @@ class CtRow:
     ifindex: int
     rx_flags_seen: int
     tx_flags_seen: int
+
+
+@dataclass(frozen=True, slots=True)
+class NatRow:
+    """One half of a masquerade mapping; addresses and ports as in the packet before translation."""
+
+    daddr: Address
+    saddr: Address
+    dport: int
+    sport: int
+    """Of an echo request the identifier."""
+    proto: int
+    incoming: bool
+    """The half that answers find: ``to`` replaces the destination, else the source."""
+    to_addr: Address
+    to_port: int
+    created_ns: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,8 +148,8 @@ async def _plug(tap_name: str, netns_fd: int, link: PodLink) -> int:
                 mtu=link.mtu,
                 txqlen=_TX_QUEUE_LEN,
             )
-            if not _has_ipv6(link.addresses):
-                in_namespace(netns_fd, _silence_ipv6)
+            quieten = _refuse_adverts if _has_ipv6(link.addresses) else _silence_ipv6
+            in_namespace(netns_fd, quieten)
             step = f"adding the addresses {', '.join(map(str, link.addresses))}"
             await _address(pod, index, link.addresses)
             step = f"routing through {', '.join(map(str, link.routers))}"
@@ -200,6 +200,12 @@ def _silence_ipv6() -> None:
     """Spare the drop counters the router solicitations of a pod that has no IPv6 address."""
     with contextlib.suppress(OSError):  # no IPv6 in this kernel, or /proc/sys is read-only
         Path(f"/proc/sys/net/ipv6/conf/{POD_DEVICE}/disable_ipv6").write_text("1")
+
+
+def _refuse_adverts() -> None:
+    """Let no router advertisement change a pod, and have it solicit none: its routes are ours."""
+    with contextlib.suppress(OSError):  # /proc/sys is read-only
+        Path(f"/proc/sys/net/ipv6/conf/{POD_DEVICE}/accept_ra").write_text("0")
 
 
 def _reason(error: Exception) -> str:

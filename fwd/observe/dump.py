@@ -17,7 +17,15 @@ from fwd.observe.words import DIRECTION_TEXT
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fwd.model.rows import CtRow, EndpointRow, IpcacheRow, LxcRow, PeerRow, PolicyRow
+    from fwd.model.rows import (
+        CtRow,
+        EndpointRow,
+        IpcacheRow,
+        LxcRow,
+        NatRow,
+        PeerRow,
+        PolicyRow,
+    )
 
 __all__ = [
     "ct_key",
@@ -77,6 +85,30 @@ def ct_record(row: CtRow) -> dict[str, Any]:
         "src_identity": row.src_identity,
         "ifindex": row.ifindex,
     }
+
+
+def nat_record(row: NatRow) -> dict[str, Any]:
+    """One half of a masquerade mapping; ``to_*`` is the source's or the destination's new value."""
+    return {
+        "proto": protocol_name(row.proto).upper(),
+        "direction": "IN" if row.incoming else "OUT",
+        "src_ip": str(row.saddr),
+        "src_port": row.sport,
+        "dst_ip": str(row.daddr),
+        "dst_port": row.dport,
+        "to_ip": str(row.to_addr),
+        "to_port": row.to_port,
+        "created_ns": row.created_ns,
+    }
+
+
+def nat_line(record: Mapping[str, Any]) -> str:
+    """One line of ``fwd nat list``, as Cilium's."""
+    source = host_port(record["src_ip"], record["src_port"])
+    target = host_port(record["dst_ip"], record["dst_port"])
+    what = "XLATE_DST" if record["direction"] == "IN" else "XLATE_SRC"
+    to = host_port(record["to_ip"], record["to_port"])
+    return f"{record['proto']} {record['direction']} {source} -> {target} {what} {to}"
 
 
 def ct_key(record: Mapping[str, Any]) -> str:

@@ -31,10 +31,16 @@ TABLES: dict[str, str] = {
     "policy": "policy",
     "peer": "peer",
     "frag": "ipv4_frag_datagrams",
+    "service": "lb4_services_v2",
+    "backend": "lb4_backends_v3",
+    "affinity": "lb4_affinity",
+    "nat": "snat_v4_external",
 }
 """Table of ``Datapath.stats`` to its ``map_name`` label: Cilium's names where it has the map."""
 
 _DROPS_FROM = 130
+_ANSWERS = {104: 196, 105: 136, 106: 158, 107: 133}
+"""Metric of packets whose sender was told, to the drop reason whose text it goes by."""
 _OUTCOMES = {101: "received", 103: "sent", 102: "to_stack", 100: "punted"}
 _PUMP_HELP = {
     "wakeups": "Calls of the pump that found work",
@@ -180,6 +186,9 @@ def _packets(rows: list[MetricRow]) -> Iterator[Metric]:
     forwarded_bytes = CounterMetricFamily(
         "fwd_forward_bytes", "Bytes forwarded", labels=["direction"]
     )
+    answers = CounterMetricFamily(
+        "fwd_answer_count", "Packets their sender was told of instead of a drop", labels=drops
+    )
     outcomes = CounterMetricFamily(
         "fwd_datapath_packets", "Packets received = sent + to_stack + punted + drops",
         labels=["outcome"],
@@ -193,8 +202,10 @@ def _packets(rows: list[MetricRow]) -> Iterator[Metric]:
         elif row.reason == 0:
             forwarded.add_metric([direction], row.packets)
             forwarded_bytes.add_metric([direction], row.bytes)
+        elif row.reason in _ANSWERS and row.packets:
+            answers.add_metric([reason_text(_ANSWERS[row.reason]), direction], row.packets)
         elif row.reason in sums:
             sums[row.reason] += row.packets
     for reason, outcome in _OUTCOMES.items():
         outcomes.add_metric([outcome], sums[reason])
-    yield from (dropped, dropped_bytes, forwarded, forwarded_bytes, outcomes)
+    yield from (dropped, dropped_bytes, answers, forwarded, forwarded_bytes, outcomes)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fwd.model.enums import CT_TEXT, DROP_TEXT, STAGE_INFO, Drop, Stage
 from fwd.model.identity import identity_name
-from fwd.observe.dissect import protocol_name
+from fwd.observe.dissect import host_port, protocol_name
 from fwd.observe.words import MATCH_TEXT
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 _EVENT_STEP = 2
+_TCP = 6
 _NO_RULES: Mapping[int, str] = {}
 _POLICY_STAGES = frozenset({Stage.POLICY_EGRESS, Stage.POLICY_INGRESS})
 _ETHERTYPES = {0x0800: "IPv4", 0x0806: "ARP", 0x86DD: "IPv6", 0x8100: "VLAN", 0x88A8: "VLAN"}
@@ -139,6 +140,31 @@ def _source_ip(step: Step) -> str:
     return f"{step.addr} {verb} endpoint {step.a}, identity {identity_name(step.b)}"
 
 
+def _lb(step: Step) -> str:
+    frontend = f"{host_port(step.addr, step.d >> 16)} {_proto(step)}"
+    if not step.flag:
+        return f"{frontend} is no service"
+    head = f"service {frontend}, rev_nat {step.a}"
+    if not step.c:
+        return f"{head}: no backend"
+    address = "" if step.addr.version == 6 else f"{_v4(step.b)}:{step.d & 0xFFFF}, "
+    return f"{head} -> backend {address}id {step.c}"
+
+
+def _rev_nat(step: Step) -> str:
+    if not step.flag:
+        return f"rev_nat {step.a} is gone, the source stays"
+    return f"rev_nat {step.a}: source becomes {host_port(step.addr, step.d >> 16)} again"
+
+
+def _snat(step: Step) -> str:
+    before = host_port(_v4(step.c), step.d >> 16 if step.stage == Stage.SNAT else step.d & 0xFFFF)
+    if not step.flag:
+        return f"no mapping for {_proto(step)} {before}, peer {step.addr}"
+    what = "source" if step.stage == Stage.SNAT else "destination"
+    return f"{_proto(step)} {what} {before} becomes {host_port(_v4(step.a), step.b)}"
+
+
 def _ct_flow(step: Step, ports: int, flags: int) -> str:
     side = "IN" if flags & 1 else "OUT"
     related = " related" if flags & 2 else ""
@@ -225,9 +251,19 @@ def _peer(step: Step) -> str:
     return f"peer {step.addr}, VNI {step.a} -> identity {identity_name(step.b)}{behind}{tunnel}"
 
 
+def _icmp_error(step: Step) -> str:
+    if step.len == _TCP:
+        return f"reset from {step.addr} to the sender, for {step.d} {_drop_text(step.d)}"
+    family = "ICMP" if step.len == 1 else "ICMPv6"
+    mtu = f" MTU {step.c}" if step.c else ""
+    text = f"{family} {step.a}/{step.b}{mtu} from {step.addr} to the sender"
+    return f"{text}, for {step.d} {_drop_text(step.d)}"
+
+
 _RENDER: dict[int, Callable[[Step], str]] = {
     Stage.PARSE: _parse,
     Stage.SOURCE_IP: _source_ip,
+    Stage.LB: _lb,
     Stage.CT_EGRESS: _ct_lookup,
     Stage.IPCACHE_DST: _ipcache,
     Stage.POLICY_EGRESS: _policy,
@@ -242,9 +278,14 @@ _RENDER: dict[int, Callable[[Step], str]] = {
     Stage.PEER: _peer,
     Stage.ENDPOINT: _endpoint,
     Stage.L3: _l3,
+    Stage.SNAT: _snat,
+    Stage.REV_SNAT: _snat,
+    Stage.MTU: lambda step: f"{step.a} bytes, the tunnel carries {step.b}",
+    Stage.ICMP_ERROR: _icmp_error,
     Stage.CT_INGRESS: _ct_lookup,
     Stage.POLICY_INGRESS: _policy,
     Stage.CT_CREATE_INGRESS: _ct_create,
+    Stage.REV_NAT: _rev_nat,
     Stage.DELIVER: lambda step: (
         f"to endpoint {step.a}, ifindex {step.b}, identity {identity_name(step.c)}"
     ),

@@ -43,6 +43,10 @@ METRIC_TEXT: dict[int, str] = {
     101: "Received",
     102: "Passed to the stack",
     103: "Sent",
+    104: "Answered: TTL exceeded",
+    105: "Answered: fragmentation needed",
+    106: "Answered: service backend not found",
+    107: "Answered: policy denied",
 }
 """Metric reasons below 130: Cilium's texts, 100 and up are fwd's own (csrc/abi.h)."""
 
@@ -73,7 +77,12 @@ def rule_text(rule: Mapping[str, Any]) -> str:
 
 
 def _written_rule_text(rule: Mapping[str, Any]) -> str:
-    where = f" ({rule['file']}:{rule['line']})" if rule.get("file") else ""
+    where = f"{rule['file']}:{rule['line']}" if rule.get("file") else ""
+    if rule.get("policy"):
+        section = f"{rule['direction']}{'Deny' if rule.get('action') == 'deny' else ''}"
+        item = "" if rule.get("kind") == "selects" else f" {section}[{rule['index']}]"
+        where = f"{rule['manifest']} {rule['policy']}{item}, {where}"
+    where = f" ({where})" if where else ""
     peer = "from" if rule.get("direction") == "ingress" else "to"
     return (
         f"{rule.get('action')} {rule.get('endpoint')} {rule.get('direction')} {peer} identity "
@@ -84,6 +93,10 @@ def _written_rule_text(rule: Mapping[str, Any]) -> str:
 def _default_deny_text(rule: Mapping[str, Any]) -> str:
     selecting = rule.get("because") or []
     text = f"default deny: {rule.get('endpoint')} {rule.get('direction')}, "
-    text += f"none of {len(selecting)} rules allows it" if selecting else "no rule selects it"
+    policies = [f"{one['manifest']} {one['policy']}" for one in selecting if one.get("policy")]
+    if policies:
+        text += f"selected by {', '.join(dict.fromkeys(policies))}, no rule allows it"
+    else:
+        text += f"none of {len(selecting)} rules allows it" if selecting else "no rule selects it"
     nearest = rule.get("nearest")
     return f"{text}; nearest: {_written_rule_text(nearest)}" if nearest else text

@@ -13,18 +13,20 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from fwd.api.server import serving
-from fwd.config.load import load_node_file
 from fwd.control.apply import apply, diff
+from fwd.control.arena import Arena
 from fwd.control.compile import compile_world
+from fwd.control.node_source import NodeSource
 from fwd.control.policy import explain
 from fwd.datapath.binding import Datapath, Packet
 from fwd.observe.monitor import MonitorHub
 from tests.api.frames import NODE, syn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from fwd.control.node_source import ManifestFile
     from fwd.datapath.packet import Event, Outcome
 
 __all__ = ["LabAgent", "LabDaemon", "lab_daemon"]
@@ -35,9 +37,11 @@ class LabAgent:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.node = load_node_file(path)
+        self.source = NodeSource.read(path)
+        self.node = self.source.node()
         self.world = compile_world(self.node)
-        self.dp = Datapath.create(self.world.params)
+        self._arena = Arena(self.world)
+        self.dp = self._arena.dp
         apply(self.dp, diff(None, self.world))
         self.dp.generation = 1
         self.monitor = MonitorHub(self.dp, self._rule_of, {75: "lxca7eadf015921"}.get)
@@ -45,10 +49,20 @@ class LabAgent:
 
     async def reload(self) -> dict[str, Any]:
         """Read the file again, as the agent does."""
-        node = load_node_file(self.path)
+        return self._go_over(self.source.reread())
+
+    async def change_manifests(
+        self, files: Sequence[ManifestFile], *, delete: bool
+    ) -> dict[str, Any]:
+        """Apply or delete, as the agent does."""
+        source, objects = (self.source.deleted if delete else self.source.applied)(files)
+        return {"objects": objects} | self._go_over(source)
+
+    def _go_over(self, source: NodeSource) -> dict[str, Any]:
+        node = source.node()
         world = compile_world(node)
         report = apply(self.dp, diff(self.world, world))
-        self.node, self.world = node, world
+        self.node, self.world, self.source = node, world, source
         self.dp.generation += 1
         return {"revision": self.dp.generation, "upserted": report.upserted}
 
@@ -63,6 +77,14 @@ class LabAgent:
     def endpoint_states(self) -> dict[int, str]:
         """Every endpoint is ready."""
         return dict.fromkeys(self.world.names, "ready")
+
+    def view(self) -> Datapath:
+        """The tables as they are now, copy on write."""
+        return self._arena.view()
+
+    def close(self) -> None:
+        """Free the tables."""
+        self._arena.close()
 
     def _rule_of(self, event: Event) -> Mapping[str, Any] | None:
         return explain(
@@ -135,4 +157,4 @@ def lab_daemon(
     finally:
         loop.call_soon_threadsafe(ending.set)
         worker.join(10)
-        agent.dp.close()
+        agent.close()

@@ -143,7 +143,7 @@ def test_metrics_as_json_and_as_text(client: Client, lab: LabDaemon):
         ("/v1/endpoint/9", 404, "no endpoint '9'; see: fwd endpoint list"),
         ("/v1/policy/x/y", 404, "no endpoint 'x/y'; see: fwd endpoint list"),
         ("/v1/map/frob", 404, ("no map 'frob'; there are: cilium_ipcache, cilium_lxc, "
-         "cilium_ct4_global, cilium_ct_any4_global")),
+         "cilium_ct4_global, cilium_ct_any4_global, cilium_lb4_services_v2")),
         ("/v1/ipcache?ip=frob", 400, "'frob' is not an IP address, write it like 10.244.2.171"),
         ("/v1/ct?limit=5000", 400, "limit='5000' is not a number from 0 to 4096"),
         ("/v1/ct?cursor=-1", 400, "cursor='-1' is not a number from 0 to 18446744073709551615"),

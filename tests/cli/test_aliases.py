@@ -85,6 +85,7 @@ def test_map_list(lab: LabDaemon):
     """The names `map get` takes."""
     assert fwd("map", "list", socket=lab.socket).out.split() == [
         "NAME", "cilium_ipcache", "cilium_lxc", "cilium_ct4_global", "cilium_ct_any4_global",
+        "cilium_lb4_services_v2",
     ]  # fmt: skip
 
 

@@ -69,11 +69,11 @@ def test_monitor_json_and_types(lab: LabDaemon):
     """-t narrows and repeats, -o json prints one object a line."""
     with monitor(lab, "-t", "drop", "-t", "step", "-o", "json") as process:
         lab.send(syn())
-        records = [json.loads(line) for line in read(process, 10)]
+        records = [json.loads(line) for line in read(process, 11)]
         assert {one["type"] for one in records} == {"step"}
-        assert [one["row"] for one in records] == [0, 0, 2, 3, 4, 5, 6, 6, 7, 8]
-        assert records[4]["rule"]["line"] == 22
-        assert records[4]["walk"].startswith(
+        assert [one["row"] for one in records] == [0, 0, 1, 2, 3, 4, 5, 6, 6, 7, 8]
+        assert records[5]["rule"]["line"] == 22
+        assert records[5]["walk"].startswith(
             " 4  stage_policy(EGRESS)     endpoint 2825, identity 25002, TCP: allow by entry "
             "L3-L4, rule 1: allow default/curl egress to identity 25002 proto tcp port 80 ("
         )

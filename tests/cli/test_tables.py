@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from fwd.datapath.packet import PORT_NETDEV, Packet
 from tests.api.daemon import LabDaemon
 from tests.api.frames import syn, udp
 from tests.cli.invoke import fwd
@@ -92,6 +94,23 @@ def test_ct_list(lab: LabDaemon):
         f"TCP OUT 10.244.0.108:43512 -> 10.244.2.171:80 expires=61 {CT}\n"
         f"ICMP OUT 10.244.0.108:0 -> 10.244.2.171:0 related expires=61 {CT}\n"
     )
+
+
+def test_nat_list(lab: LabDaemon):
+    """Both halves of a mapping, and the same under Cilium's spelling and as JSON."""
+    assert fwd("nat", "list", socket=lab.socket).out == ""
+    settings = replace(lab.call(lambda: lab.agent.dp.settings), masquerade=True)
+    lab.call(lambda: lab.agent.dp.set_settings(settings))
+    frame = syn(dst="203.0.113.9")
+    lab.call(lambda: lab.agent.dp.run(7, [Packet(frame, PORT_NETDEV, to_netdev=True)]))
+    text = fwd("nat", "list", socket=lab.socket).out
+    assert set(text.splitlines()) == {
+        "TCP OUT 10.244.0.108:43512 -> 203.0.113.9:80 XLATE_SRC 192.168.56.105:43512",
+        "TCP IN 203.0.113.9:80 -> 192.168.56.105:43512 XLATE_DST 10.244.0.108:43512",
+    }
+    assert fwd("bpf", "nat", "list", socket=lab.socket).out == text
+    found = json.loads(fwd("nat", "list", "-o", "json", socket=lab.socket).out)
+    assert {row["created_ns"] for row in found} == {7}
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,8 @@ CASES = [
      "peers[0].ip: 192.0.2.1 is the node's already"),
     ("peers share ip", world(peers="[{name: p, ip: 192.0.2.2}, {name: q, ip: 192.0.2.2}]"),
      "peers[1].ip: 192.0.2.2 is peer p's already"),
+    ("peer has our router", world(peers="[{name: p, ip: 192.0.2.2, router_ip: 10.0.0.1}]"),
+     "peers[0].router_ip: 10.0.0.1 is the router's already"),
     ("peers share name", world(peers="[{name: p, ip: 192.0.2.2}, {name: p, ip: 192.0.2.3}]"),
      "peers[1].name: p stands in peers[0] already"),
     ("vni alone", world(peers="[{name: p, ip: 192.0.2.2, vni: 42}]"),

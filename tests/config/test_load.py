@@ -81,11 +81,11 @@ def test_macs_are_text_with_and_without_quotes():
          "w.yaml:2: conntrack.capacity.tcp: 99999999 is out of range, write 16777216 or less"),
         ("tunnel: {protocol: geneve}\n",
          "w.yaml:2: tunnel.protocol: 'geneve' is not known here, write 'vxlan' or 'disabled'"),
-        ("manifests: [pods.yaml]\n",
-         "w.yaml:2: manifests: manifests are not supported yet: write raw rows"),
+        ("manifests: [80]\n",
+         "w.yaml:2: manifests: 80 is not a path, write a manifest file"),
         ("metrics: {listen: here}\n", "w.yaml:2: metrics.listen: 'here' is not an address"),
-        ("endpoints: [{name: a, id: 1, ip: 10.0.0.9}]\n",
-         "w.yaml:2: endpoints[0].identity: missing, write the numeric identity"),
+        ("ipcache: [{prefix: 10.0.0.9}]\n",
+         "w.yaml:2: ipcache[0]: whose is it? write identity (a number) or pod"),
         ("peers: [{name: b, ip: 'fd00::1'}]\n", "w.yaml:2: peers[0].ip: 'fd00::1' is IPv6"),
         ("node: {}\n", 'w.yaml:2: not YAML: found duplicate key "node"'),
         ("peers: [}\n", "w.yaml:2: not YAML: "),
@@ -134,14 +134,11 @@ def test_what_has_no_effect_yet_is_warned_of_by_line():
     """Service rows and switches this version ignores give one warning each, with file and line."""
     text = MINIMAL + (
         "services:\n"
-        "  - {name: s, frontend: 10.96.0.10, port: 80}\n"
-        "features:\n  masquerade: true\n  nodeport: true\n  no_backend: reject\n  deny: reject\n"
+        "  - {name: s, frontend: 10.96.0.10, port: 80, flags: [node_port]}\n"
+        "features:\n  masquerade: true\n  nodeport: true\n"
     )
     warnings = parse_node_text(text, Path("w.yaml")).warnings
     assert [line.split(": ")[:2] for line in warnings] == [
-        ["w.yaml:3", "services[0]"],
-        ["w.yaml:5", "features.masquerade"],
+        ["w.yaml:3", "services[0].flags"],
         ["w.yaml:6", "features.nodeport"],
-        ["w.yaml:7", "features.no_backend"],
-        ["w.yaml:8", "features.deny"],
     ]

@@ -58,7 +58,7 @@ def test_any_port_is_none():
         (values.addresses, []),
         (values.labels, ["app"]),
         (values.labels, {"app": 1}),
-        (values.manifests, ["pod.yaml"]),
+        (values.manifests, [80]),
     ],
 )
 def test_wrong_values_say_what_to_write(read, value):
@@ -78,3 +78,4 @@ def test_right_values_pass():
     assert values.underlay("192.0.2.1") == IPv4Address("192.0.2.1")
     assert values.labels({"app": "curl", values.LINE_KEY: 3}) == {"app": "curl"}
     assert values.manifests([]) == ()
+    assert values.manifests("pods") == ("pods",)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
 from ipaddress import IPv4Address
 from pathlib import Path
+from time import monotonic_ns
 
 import pytest
 import structlog
 import uvloop
 
 from fwd.config.load import ConfigError
-from fwd.control.agent import Agent, run_agent
+from fwd.control.agent import Agent
+from fwd.control.trace import TraceRequest, trace
 from tests.control.daemons import (
     NodeText,
     agents,
@@ -61,6 +61,27 @@ def test_two_nodes_carry_their_pods(tmp_path):
 
     with pod("a", 10) as a, pod("b", 11) as b, pod("c", 20, node=2) as c:
         uvloop.run(main(a, b, c))
+
+
+def test_traces_ask_the_live_tables(tmp_path):
+    """A view has what traffic has made, and what a trace does there stays there."""
+
+    async def main(a, c):
+        port = free_port()
+        one = NodeText(tmp_path / "1.yaml", port, 1, [a], [c])
+        two = NodeText(tmp_path / "2.yaml", port, 2, [c], [a])
+        async with agents(one, two) as (agent, _):
+            assert await ping(a, c.ip)
+            before = [*agent.dp.ct(tcp=False)], agent.dp.metrics()
+            request = TraceRequest(f"a -> {c.ip}/icmp", ct="established")
+            with agent.view() as view:
+                assert [*view.ct(tcp=False)] == before[0] != []
+                answer = trace(view, agent.node, agent.world, request, monotonic_ns())
+            assert answer["verdict"].startswith("forwarded to peer 127.0.0.2, VNI 310")
+            assert ([*agent.dp.ct(tcp=False)], agent.dp.metrics()) == before
+
+    with pod("a", 10) as a, pod("c", 20, node=2) as c:
+        uvloop.run(main(a, c))
 
 
 def test_edge_of_the_mtu(tmp_path):
@@ -201,68 +222,6 @@ async def ip_netns(verb: str, name: str) -> None:
     """Add or delete a namespace while the daemon goes on."""
     process = await asyncio.create_subprocess_exec("ip", "netns", verb, name)
     assert await process.wait() == 0
-
-
-def test_signals_end_and_reload_a_daemon(tmp_path):
-    """SIGHUP reloads or says why not, SIGTERM ends with 0 and no device."""
-
-    async def main(a, b):
-        text = NodeText(tmp_path / "1.yaml", free_port(), 1, [a])
-        text.write()
-        started = asyncio.Event()
-        running = []
-
-        @contextlib.asynccontextmanager
-        async def serving(agent):
-            running.append(agent)
-            started.set()
-            yield
-
-        task = asyncio.ensure_future(run_agent(text.path, serving))
-        async with asyncio.timeout(5):
-            await started.wait()
-        await asyncio.sleep(0.05)
-        text.pods.append(b)
-        text.write()
-        os.kill(os.getpid(), signal.SIGHUP)
-        await until(lambda: running[0].dp.generation == 2)
-        await until(lambda: running[0].endpoint_states() == {10: "ready", 11: "ready"})
-        text.path.write_text("node: 1\n")
-        with structlog.testing.capture_logs() as logs:
-            os.kill(os.getpid(), signal.SIGHUP)
-            await until(lambda: logs)
-        assert "1.yaml:1: node" in logs[0]["error"]
-        assert not task.done()
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert await task == 0
-        assert devices(a, b) == [["lo"]] * 2
-
-    with pod("a", 10) as a, pod("b", 11) as b:
-        uvloop.run(main(a, b))
-
-
-def test_termination_during_the_start_is_orderly(tmp_path):
-    """A SIGTERM that comes while devices are being made ends with 0 and none left."""
-
-    async def main(a, b, delay_s):
-        text = NodeText(tmp_path / "1.yaml", free_port(), 1, [a, b])
-        text.write()
-        task = asyncio.ensure_future(run_agent(text.path, silent))
-        await asyncio.sleep(delay_s)
-        if not task.done():  # nobody else would catch the signal
-            os.kill(os.getpid(), signal.SIGTERM)
-        assert await task == 0
-
-    with pod("a", 10) as a, pod("b", 11) as b:
-        for delay_s in (0, 0.02, 0.05, 0.1):
-            uvloop.run(main(a, b, delay_s))
-            assert devices(a, b) == [["lo"]] * 2
-
-
-def test_unreadable_file_is_an_error_with_its_name(tmp_path):
-    """run_agent raises what the command line prints."""
-    with pytest.raises(ConfigError, match=r"nowhere\.yaml: cannot read"):
-        uvloop.run(run_agent(tmp_path / "nowhere.yaml", silent))
 
 
 def test_denied_packet_is_told_with_its_rule(tmp_path):

@@ -5,13 +5,14 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import ip_address as ip
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fwd.control import apply as apply_module
-from fwd.control.apply import apply, diff, purge_connections
+from fwd.control.apply import apply, diff, purge_connections, purge_services
 from fwd.control.compile import compile_world
 from fwd.control.policy import DIRECTIONS
 from fwd.datapath.binding import Datapath, Packet
@@ -22,7 +23,7 @@ from tests.control.worlds import BASE as BASE_TEXT
 from tests.control.worlds import node_file
 
 SMALL = Params(ct_tcp=16, ct_any=16, ipcache=64, endpoints=16, lxc=16, policy=4096, peers=16,
-               fragments=16, events=16)  # fmt: skip
+               fragments=16, events=16, services=8, backends=8, slots=8)  # fmt: skip
 
 
 def small(node):
@@ -32,7 +33,8 @@ def small(node):
 
 def contents(dp):
     """Everything that `apply` writes, without counters."""
-    tables = (dp.endpoints(), dp.lxcs(), dp.ipcache(), dp.policies(), dp.peers())
+    tables = (dp.endpoints(), dp.lxcs(), dp.ipcache(), dp.policies(), dp.peers(),
+              dp.services(), dp.backends())  # fmt: skip
     return [dp.settings, *(set(table) for table in tables)]
 
 
@@ -52,6 +54,7 @@ OTHER = small(
         ipcache="- {prefix: 10.0.2.5, identity: 200, tunnel_endpoint: 192.0.2.2}",
         policy="- {endpoint: a, direction: egress, action: deny, proto: tcp, port: 1-99}",
         features="{fragments: false}",
+        services="- {name: s, frontend: 10.96.0.1, port: 80, backends: [{ip: 10.0.2.5, port: 1}]}",
     )
 )
 EMPTY = small(node_file(replace=(BASE_TEXT[BASE_TEXT.index("endpoints:") :], "")))
@@ -189,3 +192,80 @@ def test_purge_forgets_an_address_and_nothing_else():
         assert {str(row.saddr) for row in dp.ct(tcp=False)} == {"10.0.2.5", "10.0.2.6"}
         assert purge_connections(dp, [ip("10.0.2.5")]) == 2
         assert {str(row.saddr) for row in dp.ct(tcp=False)} == {"10.0.2.6"}
+
+
+def service(*backends, port=80, **fields):
+    """A small world with one service of these (address, state) backends."""
+    rows = ", ".join(f"{{ip: {one}, port: 8080, state: {state}}}" for one, state in backends)
+    extra = "".join(f", {key}: {value}" for key, value in fields.items())
+    row = f"- {{name: s, frontend: 10.96.0.1, port: {port}, backends: [{rows}]{extra}}}"
+    return small(node_file(services=row))
+
+
+A, B = ("10.0.2.5", "active"), ("10.0.2.6", "active")
+
+
+def test_backends_come_before_the_services_that_name_them_and_go_after():
+    """At no step a slot names a backend that is not there."""
+    worlds = [EMPTY, service(A), service(A, B), service(B), service(B, port=81), EMPTY]
+    with datapath(EMPTY) as dp:
+        for old, new in pairwise(worlds):
+            for op in diff(old, new).steps:
+                apply_module._write(dp, op)
+                named = {number for row in dp.services() for number in row.backends}
+                assert named <= {row.id for row in dp.backends()}
+            assert set(dp.services()) == set(new.services)
+            assert set(dp.backends()) == set(new.backends)
+
+
+SHRINKS = [
+    (service(A, B), service(B), True),
+    (service(A), service(A, B), False),
+    (service(A), service((A[0], "terminating")), False),
+    (service(A), service(A, port=81), True),
+    (service(A), EMPTY, True),
+    (EMPTY, service(A), False),
+    (service(A), service(A, flags="[affinity]", affinity_timeout_s=5), False),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "expected"), SHRINKS)
+def test_what_takes_connections_away_is_told(old, new, expected):
+    """A service or backend that goes does; one that drains, or comes, does not."""
+    with datapath(old) as dp:
+        assert apply(dp, diff(old, new)).services_shrank == expected
+
+
+def test_slots_are_counted_before_the_first_write():
+    """Too many slots in small services are refused like any other row."""
+    rows = "\n".join(
+        f"- {{name: s, frontend: 10.96.0.1, port: {port}, backends: "
+        "[{ip: 10.0.2.5, port: 1}, {ip: 10.0.2.6, port: 1}]}"
+        for port in range(1, 6)
+    )
+    large = small(node_file(services=rows))
+    with datapath(BASE) as dp:
+        before = contents(dp)
+        with pytest.raises(DatapathError, match="slot table holds 8 rows and 10 are needed"):
+            apply(dp, diff(BASE, large))
+        assert contents(dp) == before
+
+
+def test_purge_services_forgets_what_has_lost_its_backend():
+    """Of two flows to two backends, the one of the removed backend goes, entry by entry."""
+    old = service(A, B)
+    with datapath(old) as dp:
+        mac = old.endpoints[0].node_mac + old.endpoints[0].mac
+        head = bytes.fromhex("4500002800000000400600000a00000a") + ip("10.96.0.1").packed
+        for sport in range(1, 5):
+            ports = sport.to_bytes(2, "big") + (80).to_bytes(2, "big")
+            tcp = ports + bytes(8) + bytes.fromhex("5002000000000000")
+            dp.run(0, [Packet(mac + b"\x08\0" + head + tcp, 10)])
+        flows = [row for row in dp.ct(tcp=True) if not row.tuple_flags & 4]
+        assert {str(row.saddr) for row in flows} == {A[0], B[0]}
+        apply(dp, diff(old, service(B)))
+        assert purge_services(dp) > 0
+        left = [*dp.ct(tcp=True), *dp.ct(tcp=False)]
+        assert left
+        assert not any(str(row.saddr) == A[0] for row in left)
+        assert purge_services(dp) == 0

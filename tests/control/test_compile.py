@@ -119,6 +119,21 @@ def test_settings_say_what_the_file_says():
     assert settings.router_mac == settings.host_mac == bytes.fromhex("020000000001")
 
 
+def test_what_senders_are_told_follows_the_file():
+    """Errors come from the first router address of a family; the live MTU beats the file's."""
+    answering = "{ttl_exceeded_reply: true, no_backend: reject, deny: reject}"
+    node = node_file(features=answering, tunnel="{mtu: 1300}")
+    settings = compile_world(node).settings
+    switches = (settings.ttl_exceeded_reply, settings.reject_no_backend, settings.reject_deny)
+    assert switches == (True, True, True)
+    assert (settings.router_ip4, settings.router_ip6) == node.node.router_ip
+    assert settings.tunnel_mtu == 1300
+    assert compile_world(node, mtu=1450).settings.tunnel_mtu == 1450
+    silent = compile_world(node_file()).settings
+    assert (silent.ttl_exceeded_reply, silent.reject_no_backend, silent.reject_deny) == (False,) * 3
+    assert silent.tunnel_mtu == 0
+
+
 def test_params_follow_the_file():
     """Conntrack is as large as written; other tables have room for what the file holds."""
     world = compile_world(node_file())

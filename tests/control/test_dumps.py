@@ -59,3 +59,23 @@ def test_ipcache_is_sorted_by_address_not_text(node):
     assert prefixes[0] == "0.0.0.0/0"
     assert prefixes[-1] == "::/0"
     assert prefixes.index("10.244.2.0/24") < prefixes.index("10.244.2.150/32")
+
+
+def test_services_dump_with_their_slots(tmp_path):
+    """The frontends of the node file, with the numbers that connections name."""
+    path = tmp_path / "w.yaml"
+    path.write_text(
+        (ROOT / "configs/node1.yaml").read_text()
+        + "services:\n  - {name: web, frontend: 10.96.0.10, port: 80, backends: "
+        "[{ip: 10.244.2.171, port: 8080}]}\n"
+    )
+    node = ReplayNode(path, seed=0)
+    (row,) = json.loads(json.dumps(dump_rows(node.dp, node.world, "lb")))
+    node.close()
+    (service,), (backend,) = node.world.services, node.world.backends
+    assert (row["name"], row["frontend"], row["rev_nat_id"]) == (
+        "web", "10.96.0.10", service.rev_nat_id
+    )  # fmt: skip
+    assert row["backends"] == [
+        {"slot": 1, "id": backend.id, "ip": "10.244.2.171", "port": 8080, "state": "active"}
+    ]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import socket
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +14,11 @@ import uvloop
 
 from fwd.config.load import ConfigError, parse_node_text
 from fwd.control import preflight
-from fwd.control.preflight import check_start, pod_mtu
+from fwd.control.preflight import check_start, has_host, pod_mtu
 from fwd.netlink.errors import LinkError
 from fwd.netlink.link import Device
+from fwd.netlink.netns import open_namespace
+from fwd.netlink.shim import in_namespace
 from tests.netlink.namespaces import namespace, open_descriptors
 
 ETH = Device("eth0", 2, 1500, bytes(6))
@@ -115,3 +120,40 @@ def test_missing_capabilities_are_named(monkeypatch):
     monkeypatch.setattr(preflight.Path, "read_text", lambda _path: status)
     with pytest.raises(LinkError, match="no CAP_SYS_ADMIN: run as root"):
         uvloop.run(check_start(node()))
+
+
+@pytest.mark.netns
+def test_host_device_that_cannot_be_made_is_refused(monkeypatch):
+    """A taken name, no nft, no router to masquerade behind: file and line, before anything is."""
+
+    def check(file):
+        with namespace() as name:
+            subprocess.run(
+                ["ip", "-n", name, "link", "add", taken, "type", "veth", "peer", "name", "x"],
+                check=True,
+            )
+            fd = open_namespace(name)
+            try:
+                in_namespace(fd, lambda: asyncio.run(preflight.check_host(file)))
+            finally:
+                os.close(fd)
+
+    taken = "cilium_host"
+    with pytest.raises(ConfigError, match=r"n\.yaml:1: device cilium_host exists already"):
+        check(node())
+    taken = "other"
+    check(node())
+    masquerading = node(tunnel="{port: 0}\nfeatures: {masquerade: true}")
+    check(masquerading)
+    monkeypatch.setattr("fwd.netlink.masquerade.shutil.which", lambda _name: None)
+    with pytest.raises(ConfigError, match=r"n\.yaml:1: nft is missing"):
+        check(masquerading)
+    text = "node: {name: n, ip: 192.0.2.1}\nfeatures: {masquerade: true}\n"
+    with pytest.raises(ConfigError, match=r"n\.yaml:1: features\.masquerade: .*router_ip"):
+        check(parse_node_text(text, Path("n.yaml")))
+
+
+def test_only_a_node_on_loopback_has_no_host():
+    """Several may share it."""
+    assert not has_host(replace(ETH, name="lo"))
+    assert has_host(ETH)

@@ -58,7 +58,7 @@ def test_packet_answer_has_the_contract_s_keys():
 
 
 def test_control_steps_answer_ok():
-    """Reload and sweep answer just ok, dumps rows too; services and NAT have none."""
+    """Reload and sweep answer just ok, dumps rows too; here there is nothing to dump."""
     answers = run({"at": 0, "sweep": True}, {"at": 0, "reload": str(NODE1)}, {"dump": "lb"},
                   {"dump": "nat"}, {"dump": "ct"})  # fmt: skip
     assert answers[:2] == [{"n": 0, "ok": True}, {"n": 1, "ok": True}]
@@ -188,12 +188,12 @@ def test_broken_node_files_end_the_run(tmp_path, capsys):
 def test_warnings_go_to_stderr(tmp_path, capsys):
     """What the file asks for and this version ignores is said once, not in the answers."""
     config = tmp_path / "w.yaml"
-    config.write_text(NODE1.read_text() + "features: {masquerade: true}\n")
+    config.write_text(NODE1.read_text() + "features: {nodeport: true}\n")
     assert len(run(send(), config=config)) == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
         (
-            f"warning: {config}:31: features.masquerade: 'true' has no effect in this version, "
+            f"warning: {config}:31: features.nodeport: 'true' has no effect in this version, "
             "it acts as if left out"
         )
     ]
@@ -273,3 +273,33 @@ def test_answers_come_line_by_line():
             assert json.loads(child.stdout.readline())["n"] == at
         child.stdin.close()
         assert child.wait(10) == 0
+
+
+def test_a_masqueraded_flow_out_and_back_and_forgotten(tmp_path):
+    """Pod to the world, the answer, both halves in the dump; the sweep ends it with conntrack."""
+    config = tmp_path / "w.yaml"
+    config.write_text(NODE1.read_text() + "features: {masquerade: true}\n")
+    answer = Ether(dst=CURL, src=CURL_GW) / IP(src="203.0.113.9", dst="192.168.56.105") / UDP(
+        sport=53, dport=40000
+    )  # fmt: skip
+    out = frame(dst="203.0.113.9", sport=40000)
+    pod, wire, back, dump, _, after = run(
+        send(frame=out),
+        {"at": 0, "port": "netdev", "hook": "to-netdev", "frame": out},
+        {"at": 1, "port": "netdev", "frame": raw(answer).hex()},
+        {"dump": "nat"},
+        {"at": 1000, "sweep": True},
+        {"dump": "nat"},
+        config=config,
+    )
+    assert (pod["verdict"], wire["verdict"], back["verdict"]) == (
+        "TO_STACK", "TX_UNDERLAY", "TO_STACK"
+    )  # fmt: skip
+    assert IP(bytes.fromhex(wire["out"][0]["frame"])[14:]).src == "192.168.56.105"
+    assert IP(bytes.fromhex(back["out"][0]["frame"])[14:]).dst == "10.244.0.108"
+    keys = ("direction", "src_ip", "src_port", "dst_ip", "dst_port", "to_ip", "to_port")
+    assert [tuple(row[key] for key in keys) for row in dump["rows"]] == [
+        ("IN", "203.0.113.9", 53, "192.168.56.105", 40000, "10.244.0.108", 40000),
+        ("OUT", "10.244.0.108", 40000, "203.0.113.9", 53, "192.168.56.105", 40000),
+    ]
+    assert after["rows"] == []

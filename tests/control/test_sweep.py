@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
@@ -17,7 +18,10 @@ from fwd.control.sweep import (
     next_interval_s,
     now_s,
     purge,
+    purge_services,
 )
+from fwd.datapath.packet import PORT_NETDEV, Packet
+from fwd.model.rows import BackendRow, ServiceRow
 from tests.csrc.io.rig import POD, REMOTE, Rig, tcp
 
 S_NS = 1_000_000_000
@@ -69,6 +73,24 @@ def test_sweep_deletes_what_has_expired(monkeypatch):
             assert rig.dp.stats("ct_tcp").count == 0
             assert (sweep.runs, sweep.deleted) == (2, before)
 
+    asyncio.run(main())
+
+
+def test_nat_sweep_walks_the_whole_table_in_steps(monkeypatch):
+    """Mappings whose connection conntrack does not know go, however many steps it takes."""
+
+    async def main() -> None:
+        with Rig() as rig:
+            rig.dp.set_settings(
+                replace(rig.dp.settings, masquerade=True, node_ip=IPv4Address("192.0.2.1"))
+            )
+            frames = [tcp(11, "203.0.113.9", dport=1000 + number) for number in range(20)]
+            rig.dp.run(0, [Packet(frame, PORT_NETDEV, to_netdev=True) for frame in frames])
+            assert rig.dp.stats("nat").count == 40
+            assert await ConntrackSweep(rig.dp).sweep_nat() == 20
+            assert rig.dp.stats("nat").count == 0
+
+    monkeypatch.setattr(sweep_module, "STEP", 3)
     asyncio.run(main())
 
 
@@ -136,4 +158,28 @@ def test_purge_takes_both_directions_of_an_address_and_nothing_else():
             assert left
             assert not any(gone in {row.saddr, row.daddr} for row in left)
 
+    asyncio.run(main())
+
+
+def test_purge_services_ends_what_has_lost_its_backend(monkeypatch):
+    """Flows through a service go with its last backend, in steps; direct ones stay."""
+
+    async def main() -> None:
+        with Rig() as rig:
+            vip, backend = IPv4Address("10.96.0.1"), IPv4Address(REMOTE)
+            rig.dp.backend_upsert(BackendRow(1, backend, 0, 6))
+            rows = [ServiceRow(vip, n, 6, 0, 0, n, backends=(1,)) for n in range(1000, 1010)]
+            for row in rows:
+                rig.dp.service_upsert(row)
+                rig.send(11, tcp(11, str(vip), dport=row.port))
+                rig.run()
+            rig.send(11, tcp(11, REMOTE, dport=999))
+            rig.run()
+            assert await purge_services(rig.dp) == 0
+            for row in rows:
+                rig.dp.service_upsert(replace(row, backends=()))
+            assert await purge_services(rig.dp) == 20
+            assert [row.dport for row in rig.dp.ct(tcp=True)] == [999]
+
+    monkeypatch.setattr(sweep_module, "SERVICE_STEP", 3)
     asyncio.run(main())

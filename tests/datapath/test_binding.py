@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from ipaddress import IPv4Address
 
 import pytest
 
@@ -23,6 +24,10 @@ SETTINGS = Settings(
     tunnel_port=4789,
     tunnel=False,
     verify_source=False,
+    ttl_exceeded_reply=True,
+    reject_deny=True,
+    tunnel_mtu=1450,
+    router_ip4=IPv4Address("10.244.0.150"),
     router_mac=b"\x02\x00\x00\x00\x00\x01",
     host_mac=b"\x02\x00\x00\x00\x00\x02",
     vlan_allowed=frozenset({1, 7, 8, 4095}),
@@ -73,6 +78,23 @@ def test_attach_finds_what_another_handle_left() -> None:
             assert again.settings == SETTINGS
         with pytest.raises(AttachError, match="boot"):
             Datapath.attach(fd, bytes(16))
+    finally:
+        os.close(fd)
+
+
+def test_view_sees_the_tables_and_changes_nothing() -> None:
+    """A packet run on a view leaves no entry, no counter and no event behind it."""
+    fd = os.memfd_create("fwd-test")
+    try:
+        with Datapath.create(SMALL, fd) as dp:
+            dp.endpoint_upsert(EndpointRow(5, 300, 1, b"\x02" * 6, b"\x04" * 6))
+            with dp.view(fd) as view:
+                assert list(view.endpoints()) == list(dp.endpoints())
+                assert view.run(1, [Packet(bytes(60), 5)])[0].drop == 166
+                assert view.metrics()
+                view.endpoint_delete(5)
+            assert dp.metrics() == []
+            assert len(list(dp.endpoints())) == 1
     finally:
         os.close(fd)
 

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP, UDP, IPOption_RR
-from scapy.layers.inet6 import ICMPv6ND_NS, IPv6
+from scapy.layers.inet6 import (
+    ICMPv6EchoReply,
+    ICMPv6EchoRequest,
+    ICMPv6ND_NA,
+    ICMPv6ND_NS,
+    ICMPv6NDOptDstLLAddr,
+    ICMPv6NDOptSrcLLAddr,
+    IPv6,
+)
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Padding, Raw
 
@@ -16,6 +24,7 @@ from fwd.datapath.slowpath import answer
 
 POD_MAC, NODE_MAC = "96:86:44:a6:37:01", "d2:ad:65:4d:d0:01"
 POD, ROUTER = "10.244.0.108", "10.244.0.150"
+POD6, ROUTER6, OTHER6 = "fd00::108", "fd00::150", "fd00::109"
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 
 
@@ -129,7 +138,6 @@ SILENT_IP = {
     "header length beyond the frame": echo(ip={"ihl": 15}, payload=b""),
     "version 6 in IPv4": echo(ip={"version": 6}),
     "UDP to the router": Ether(src=POD_MAC) / IP(src=POD, dst=ROUTER) / UDP(dport=53),
-    "IPv6": Ether(src=POD_MAC) / IPv6(src="fd00::108", dst="fd00::150") / ICMPv6ND_NS(),
     "nothing": b"",
     "cut": bytes(echo())[:30],
     "other EtherType": Ether(src=POD_MAC, type=0x88CC) / Raw(bytes(50)),
@@ -142,8 +150,83 @@ def test_other_frames_are_left_alone(frame):
     assert ask(frame) is None
 
 
+def solicit(ip=None, target=ROUTER6):
+    """A neighbour solicitation of the pod."""
+    header = IPv6(**{"src": POD6, "dst": "ff02::1:ff00:150", "hlim": 255, **(ip or {})})
+    question = ICMPv6ND_NS(tgt=target) / ICMPv6NDOptSrcLLAddr(lladdr=POD_MAC)
+    return Ether(src=POD_MAC, dst="33:33:ff:00:01:50") / header / question
+
+
+def echo6(ip=None, payload=b"fwd" * 20, **fields):
+    """An ICMPv6 echo request of the pod to the router."""
+    header = IPv6(**{"src": POD6, "dst": ROUTER6, "hlim": 64, **(ip or {})})
+    message = ICMPv6EchoRequest(id=3, seq=9, data=payload, **fields)
+    return Ether(src=POD_MAC, dst=NODE_MAC) / header / message
+
+
+@pytest.mark.parametrize(("target", "flags"), [(ROUTER6, (1, 1, 0)), (OTHER6, (0, 1, 1))])
+@pytest.mark.parametrize("asker", [POD6, "fe80::9486:44ff:fea6:3701"])
+def test_solicitation_is_answered_with_the_nodes_mac(target, flags, asker):
+    """The router says that it is one; a neighbour's entry is overridden; the router speaks."""
+    raw = ask(solicit({"src": asker}, target))
+    got = Ether(raw)
+    assert (got.src, got.dst, got.type) == (NODE_MAC, POD_MAC, 0x86DD)
+    assert (got[IPv6].src, got[IPv6].dst, got[IPv6].hlim) == (ROUTER6, asker, 255)
+    advert = got[ICMPv6ND_NA]
+    assert (advert.tgt, (advert.R, advert.S, advert.O)) == (target, flags)
+    assert got[ICMPv6NDOptDstLLAddr].lladdr == NODE_MAC
+    judged = Ether(raw)
+    del judged[IPv6].plen, judged[ICMPv6ND_NA].cksum
+    assert bytes(judged) == raw
+
+
+def test_a_node_without_a_router_address_lets_the_target_speak():
+    """IPv6 pods without a router in the file still find each other."""
+    mac = bytes.fromhex(NODE_MAC.replace(":", ""))
+    got = Ether(answer(bytes(solicit(target=OTHER6)), bytes(6), mac, [], []))
+    assert got[IPv6].src == OTHER6
+
+
+def test_echo_to_the_routers_ipv6_address_is_answered():
+    """Addresses are swapped, id, sequence and data kept, hop limit fresh, checksum right."""
+    raw = ask(echo6() / Padding(b"not part of it"))
+    got = Ether(raw)
+    assert (got[IPv6].src, got[IPv6].dst, got[IPv6].hlim) == (ROUTER6, POD6, 64)
+    reply = got[ICMPv6EchoReply]
+    assert (reply.code, reply.id, reply.seq, reply.data) == (0, 3, 9, b"fwd" * 20)
+    judged = Ether(raw)
+    del judged[IPv6].plen, judged[ICMPv6EchoReply].cksum
+    assert bytes(judged) == raw
+
+
+ADVERT = Ether(src=POD_MAC) / IPv6(src=POD6, dst=ROUTER6, hlim=255) / ICMPv6ND_NA(tgt=ROUTER6)
+SILENT_IPV6 = {
+    "own address": solicit(target=POD6),
+    "duplicate address detection": solicit({"src": "::"}, "fe80::1"),
+    "from beyond the link": solicit({"hlim": 254}),
+    "wrong checksum": bytes(solicit())[:-1] + b"\0",
+    "cut": bytes(solicit())[:-9],
+    "advertisement": ADVERT,
+    "echo to another address": echo6({"dst": OTHER6}),
+    "echo with a code": echo6(code=1),
+    "echo with a wrong checksum": echo6(cksum=1),
+    "echo longer than the frame": echo6({"plen": 200}),
+    "solicitation without a target": echo6({"dst": ROUTER6, "hlim": 255}, type=135, payload=b""),
+    "UDP to the router": Ether(src=POD_MAC) / IPv6(src=POD6, dst=ROUTER6) / UDP(dport=53),
+    "version 4 in IPv6": echo6({"version": 4}),
+}
+
+
+@pytest.mark.parametrize("frame", SILENT_IPV6.values(), ids=SILENT_IPV6)
+def test_other_ipv6_is_left_alone(frame):
+    """Only whole, valid solicitations and echo requests are answered."""
+    assert ask(frame) is None
+
+
 @given(
-    start=st.sampled_from([b"", bytes(arp())[:14], bytes(arp())[:20], bytes(echo())[:34]]),
+    start=st.sampled_from(
+        [b"", bytes(arp())[:14], bytes(arp())[:20], bytes(echo())[:34], bytes(solicit())[:55]]
+    ),
     rest=st.binary(max_size=80),
 )
 def test_any_bytes_give_an_answer_or_silence(start, rest):

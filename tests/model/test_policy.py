@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from fwd.model.policy import PortRange, Rule
 
@@ -13,6 +13,11 @@ def test_port_ranges_print_as_they_are_written():
 
 
 def test_rule_json_has_every_field():
-    """The JSON object of a rule has its fields by name, with their values."""
+    """The JSON object of a rule has its fields by name; those of manifests where it has them."""
     rule = Rule("rule", 3, "w.yaml", 17, "a", "egress", "deny", "any", "tcp", "80")
-    assert rule.as_json() == {field.name: getattr(rule, field.name) for field in fields(rule)}
+    named = replace(rule, policy="default/p", manifest="NetworkPolicy")
+    every = {field.name: getattr(named, field.name) for field in fields(named)}
+    assert named.as_json() == every
+    assert rule.as_json() == {
+        key: value for key, value in every.items() if key not in ("policy", "manifest")
+    }

@@ -83,12 +83,14 @@ def test_pod_gets_its_device(pod):
 
 
 def test_pod_with_ipv6_gets_both_families(pod):
-    """/128 without duplicate detection, routes of both families."""
+    """/128 without duplicate detection, routes of both families, no router heard."""
     name, fd = pod
     tap, _ = plugged(fd, DUAL)
     info = ip_json(name, "-6", "addr", "show", "eth0", "scope", "global")[0]["addr_info"]
     routes = {(r["dst"], r.get("gateway")) for r in ip_json(name, "-6", "route")}
+    adverts = in_netns(name, "cat", "/proc/sys/net/ipv6/conf/eth0/accept_ra").stdout.strip()
     tap.close()
+    assert adverts == "0"
     assert [(a["local"], a["prefixlen"]) for a in info if a] == [("fd00::108", 128)]
     assert not any(a.get("tentative") for a in info)
     assert {("fd00::150", None), ("default", "fd00::150")} <= routes

@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from fwd.model.rows import CtRow, EndpointRow, IpcacheRow, LxcRow, PeerRow, PolicyRow
+from fwd.model.rows import CtRow, EndpointRow, IpcacheRow, LxcRow, NatRow, PeerRow, PolicyRow
 from fwd.observe import dump
 
 CT = CtRow(
@@ -124,3 +124,16 @@ def test_peer_record_identity_only_with_fixed_vni():
     assert dump.peer_record(PeerRow(ip), "node2", [])["identity"] is None
     fixed = dump.peer_record(PeerRow(ip, vni=42, identity=2), "legacy", [])
     assert (fixed["vni"], fixed["identity"]) == (42, 2)
+
+
+def test_nat_line_says_which_way_and_what_becomes_of_whom():
+    """As Cilium's `bpf nat list`; IPv4 only, like the table."""
+    row = NatRow(
+        ip_address("203.0.113.9"), ip_address("10.244.0.108"), 53, 40000, 17, False,
+        ip_address("192.168.56.105"), 50000, 7,
+    )  # fmt: skip
+    assert dump.nat_line(dump.nat_record(row)) == (
+        "UDP OUT 10.244.0.108:40000 -> 203.0.113.9:53 XLATE_SRC 192.168.56.105:50000"
+    )
+    back = dump.nat_record(replace(row, incoming=True))
+    assert (back["direction"], " XLATE_DST " in dump.nat_line(back)) == ("IN", True)

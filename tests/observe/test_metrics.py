@@ -61,6 +61,19 @@ def test_metrics_values(samples: dict[tuple[str, ...], float], key: tuple[str, .
     assert samples[key] == value
 
 
+def test_who_is_told_counts_as_sent_and_as_answered(tmp_path: Path):
+    """With rejects on, a denied packet moves from the drops to the answers and stays in the sum."""
+    path = tmp_path / "node.yaml"
+    path.write_text(NODE + "features: {deny: reject}\n", encoding="utf-8")
+    agent = LabAgent(path)
+    agent.dp.run(10**9, [Packet(udp(), 2825)])
+    text = metrics_text(agent).decode()
+    agent.dp.close()
+    assert 'fwd_answer_count_total{direction="EGRESS",reason="Policy denied"} 1.0' in text
+    assert 'fwd_datapath_packets_total{outcome="sent"} 1.0' in text
+    assert "fwd_drop_count_total{" not in text
+
+
 def test_metric_json_names_the_reason():
     """A row of `fwd metrics list`."""
     assert metric_json(MetricRow(133, 1, 3, 180)) == {

@@ -20,6 +20,7 @@ from tests.observe.samples import event
 
 NODE2 = int.from_bytes(ip_address("192.168.56.106").packed, "little")
 NODE1 = int.from_bytes(ip_address("192.168.56.105").packed, "little")
+POD = int.from_bytes(ip_address("10.244.0.108").packed, "little")
 PORTS = 43512 << 16 | 80
 IN = 1
 
@@ -45,6 +46,30 @@ LINES = [
      "DROP 132 Invalid source ip")),
     (step(Stage.SOURCE_IP, flag=1, drop=130, a=2825, b=25001, addr=CURL),
      " 0  stage_source_ip          not the MAC of endpoint 2825: DROP 130 Invalid source mac"),
+    (step(Stage.LB, d=80 << 16, len=6, addr=NGINX),
+     " 1  stage_lb                 10.244.2.171:80 TCP is no service"),
+    (step(Stage.LB, flag=1, a=3, b=NODE2, c=7, d=80 << 16 | 8080, len=6, addr="10.96.0.10"),
+     (" 1  stage_lb                 service 10.96.0.10:80 TCP, rev_nat 3 -> backend "
+      "192.168.56.106:8080, id 7")),
+    (step(Stage.LB, flag=1, a=3, c=7, d=80 << 16 | 8080, len=6, addr="fd00::10"),
+     " 1  stage_lb                 service [fd00::10]:80 TCP, rev_nat 3 -> backend id 7"),
+    (step(Stage.LB, flag=1, drop=158, a=3, d=80 << 16, len=17, addr="10.96.0.10"),
+     (" 1  stage_lb                 service 10.96.0.10:80 UDP, rev_nat 3: no backend: "
+      "DROP 158 Service backend not found")),
+    (step(Stage.REV_NAT, flag=1, a=3, d=80 << 16 | 8080, addr="10.96.0.10"),
+     "11  stage_rev_nat            rev_nat 3: source becomes 10.96.0.10:80 again"),
+    (step(Stage.REV_NAT, a=3),
+     "11  stage_rev_nat            rev_nat 3 is gone, the source stays"),
+    (step(Stage.SNAT, flag=1, a=NODE1, b=50000, c=POD,
+          d=PORTS, len=6, addr=NGINX),
+     " 8  stage_snat               TCP source 10.244.0.108:43512 becomes 192.168.56.105:50000"),
+    (step(Stage.SNAT, drop=167, c=POD, d=PORTS, len=6, addr=NGINX),
+     (" 8  stage_snat               no mapping for TCP 10.244.0.108:43512, peer 10.244.2.171: "
+     "DROP 167 No mapping for NAT masquerade")),
+    (step(Stage.REV_SNAT, flag=1, a=POD, b=43512, c=NODE1,
+          d=80 << 16 | 50000, len=6, addr=NGINX),
+     (" 9  stage_rev_snat           TCP destination 192.168.56.105:50000 becomes "
+     "10.244.0.108:43512")),
     (step(Stage.CT_EGRESS, a=0, b=PORTS, d=128, len=6, addr=NGINX),
      (" 2  stage_ct_lookup(EGRESS)  cilium_ct4_global TCP OUT :43512 -> 10.244.2.171:80: "
      "no entry, state new")),
@@ -118,6 +143,18 @@ LINES = [
      "MACs of endpoint 2826")),
     (step(Stage.L3, a=1, drop=196), ("10  stage_l3                 TTL 1 -> 0, "
      "MACs of the next hop: DROP 196 TTL exceeded")),
+    (step(Stage.MTU, a=1500, b=1450, drop=136),
+     (" 6  stage_mtu                1500 bytes, the tunnel carries 1450: "
+     "DROP 136 Fragmentation needed")),
+    (step(Stage.ICMP_ERROR, flag=1, a=3, b=4, c=1450, d=136, len=1, addr="10.244.0.150"),
+     (" 6  path_refuse              ICMP 3/4 MTU 1450 from 10.244.0.150 to the sender, "
+     "for 136 Fragmentation needed")),
+    (step(Stage.ICMP_ERROR, flag=1, a=3, b=13, d=181, len=6, addr="10.96.0.10"),
+     (" 6  path_refuse              reset from 10.96.0.10 to the sender, "
+     "for 181 Policy denied by denylist")),
+    (step(Stage.ICMP_ERROR, flag=1, a=3, d=196, len=58, addr="fd00::150"),
+     (" 6  path_refuse              ICMPv6 3/0 from fd00::150 to the sender, "
+     "for 196 TTL exceeded")),
     (step(Stage.DELIVER, a=2826, b=29, c=27914),
      "11  hook_to_container        to endpoint 2826, ifindex 29, identity 27914"),
 ]  # fmt: skip
@@ -130,8 +167,8 @@ def test_step_line(one: Step, line: str):
 
 
 def test_every_stage_has_a_line():
-    """No stage of the .def file is without a text here, but services, which come later."""
-    assert set(STAGE_INFO) - {one.stage for one, _ in LINES} == {Stage.LB}
+    """No stage of the .def file is without a text here."""
+    assert set(STAGE_INFO) == {one.stage for one, _ in LINES}
 
 
 def test_unknown_stage_is_not_an_error():

@@ -10,6 +10,7 @@ RULE = {
     "kind": "rule", "index": 0, "file": "world.yaml", "line": 57, "endpoint": "default/nginx",
     "direction": "ingress", "action": "allow", "identity": 25001, "proto": "tcp", "port": "80",
 }  # fmt: skip
+SELECTS = {"kind": "selects", "policy": "default/web", "manifest": "NetworkPolicy"}
 RULE_TEXT = "allow default/nginx ingress from identity 25001 proto tcp port 80 (world.yaml:57)"
 
 
@@ -25,6 +26,16 @@ def test_rule_text_of_egress_reads_to():
     )
 
 
+def test_rule_text_of_a_manifest_names_policy_and_item():
+    """Which policy, which of its rules, and where it stands."""
+    text = rule_text(RULE | SELECTS | {"kind": "rule", "index": 2})
+    where = f"{RULE['file']}:{RULE['line']}"
+    assert text.endswith(f" (NetworkPolicy default/web ingress[2], {where})")
+    assert rule_text(RULE | SELECTS).endswith(f" (NetworkPolicy default/web, {where})")
+    text = rule_text(RULE | SELECTS | {"kind": "rule", "action": "deny"})
+    assert "default/web ingressDeny[0]" in text
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
@@ -37,6 +48,10 @@ def test_rule_text_of_egress_reads_to():
         (
             {"kind": "default-deny", "because": [RULE], "nearest": RULE},
             f"default deny: default/nginx ingress, none of 1 rules allows it; nearest: {RULE_TEXT}",
+        ),
+        (
+            {"kind": "default-deny", "because": [RULE | SELECTS, RULE], "endpoint": "a/b"},
+            "default deny: a/b ingress, selected by NetworkPolicy default/web, no rule allows it",
         ),
     ],
 )

@@ -12,11 +12,14 @@ from scapy.layers.l2 import Ether
 
 from fwd.control.replay import replay_main
 from fwd.model.enums import Obs
+from tests.scenarios.service_story import SERVICE_STORY, VIP
 from tests.scenarios.story import STORY
 
 HERE = Path(__file__).parent
 FOLDERS = sorted(path for path in HERE.iterdir() if path.name[:2].isdigit())
 STORY_FOLDER = HERE / "01-curl-to-nginx"
+SERVICE_FOLDER = HERE / "02-curl-to-a-service"
+STORIES = {STORY_FOLDER: STORY, SERVICE_FOLDER: SERVICE_STORY}
 
 
 def replay(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -35,8 +38,8 @@ def replay(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_scenario_answers_as_recorded(folder, monkeypatch, refresh_golden):
     """Each step's answer is the recorded line."""
-    if refresh_golden and folder == STORY_FOLDER:
-        lines = "".join(json.dumps(step) + "\n" for step in STORY)
+    if refresh_golden and folder in STORIES:
+        lines = "".join(json.dumps(step) + "\n" for step in STORIES[folder])
         (folder / "steps.jsonl").write_text(lines)
     answers = replay(folder, monkeypatch)
     golden = folder / "expect.jsonl"
@@ -48,10 +51,28 @@ def test_scenario_answers_as_recorded(folder, monkeypatch, refresh_golden):
     assert answers == expected
 
 
-def test_story_file_is_the_story():
-    """The steps on disk are those of story.py."""
-    lines = (STORY_FOLDER / "steps.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == STORY
+@pytest.mark.parametrize("folder", STORIES, ids=lambda folder: folder.name)
+def test_story_file_is_the_story(folder):
+    """The steps on disk are those of story.py and service_story.py."""
+    lines = (folder / "steps.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == STORIES[folder]
+
+
+def test_service_story_reads_as_it_should(monkeypatch):
+    """Nginx sees itself asked, curl the service answer; a removed backend is forgotten at once."""
+    answers = [json.loads(line) for line in replay(SERVICE_FOLDER, monkeypatch)]
+    seen = [Ether(bytes.fromhex(answers[n]["peer"]["out"][0]["frame"]))[IP] for n in (1, 2, 3, 4)]
+    assert [(ip.src, ip.dst) for ip in seen] == [
+        ("10.244.0.108", "10.244.2.171"), (VIP, "10.244.0.108"),
+        ("10.244.0.108", "10.244.2.171"), (VIP, "10.244.0.108"),
+    ]  # fmt: skip
+    hairpin = [Ether(bytes.fromhex(answers[n]["out"][0]["frame"]))[IP] for n in (6, 7)]
+    assert [(ip.src, ip.dport) for ip in hairpin] == [("169.254.42.1", 5353), ("10.96.0.11", 40001)]
+    before, after = ({row["rev_nat_id"] for row in answers[n]["rows"]} for n in (5, 9))
+    web, _self = (row["rev_nat_id"] for row in answers[0]["rows"])
+    assert web in before
+    assert web not in after
+    assert answers[10]["drop"] == {"code": 158, "name": "SERVICE_BACKEND_NOT_FOUND"}
 
 
 @pytest.fixture

@@ -2,8 +2,11 @@
 
 A row is {name, world, steps}; a step has a frame (or ``raw`` hex), the port it enters at and what
 must come of it. ``out`` names what changed: everything else must be byte for byte as sent, with
-scapy's checksums. Addresses: curl 10.244.0.108 (2825), local 10.244.0.109 (2827), nginx
-10.244.2.171 behind node2 192.168.56.106, legacy pods 10.244.7.0/24 behind 192.168.56.107.
+scapy's checksums. ``partial: true`` sends the L4 checksum as the pseudo-header's sum alone, as a
+pod with checksum offload does; ``answered`` names the drop reason of a packet whose place an ICMP
+``error`` to its sender took (answers.py). A step ``{reload: world}`` changes the world. Addresses:
+curl 10.244.0.108 (2825), local 10.244.0.109 (2827), nginx 10.244.2.171 behind node2 192.168.56.106,
+legacy pods 10.244.7.0/24 behind 192.168.56.107.
 At the end of every row: packets in = packets out + drops + punts.
 """
 
@@ -16,13 +19,15 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from fwd.config.load import load_node_file
-from fwd.control.apply import apply, diff
+from fwd.control.apply import apply, diff, purge_connections, purge_services
 from fwd.control.compile import compile_world
+from fwd.control.world import World
 from fwd.datapath.binding import Datapath, Outcome
 from fwd.datapath.packet import CT_NONE, Packet
 from fwd.model.enums import CT_TEXT, OBS_TEXT, Drop, Verdict
 from fwd.model.rows import MetricRow
-from tests.csrc.path.build import build, changed, vxlan
+from tests.csrc.path.answers import check_answer
+from tests.csrc.path.build import build, changed, partial_checksum, vxlan
 
 HERE = Path(__file__).parent
 DEFAULTS = YAML(typ="safe").load((HERE / "rows" / "defaults.yaml").read_text())
@@ -38,8 +43,12 @@ def complete(step: dict[str, Any]) -> dict[str, Any]:
 def packet_of(step: dict[str, Any], ports: dict[str, int]) -> Packet:
     """What enters the datapath."""
     frame = bytes.fromhex(step["raw"]) if "raw" in step else build(complete(step))
+    if step.get("partial"):
+        frame, start, offset = partial_checksum(frame)
+        return Packet(frame, ports[step["port"]], csum_start=start, csum_offset=offset)
     if step["port"] != "overlay":
-        return Packet(frame, ports[step["port"]], to_netdev=step.get("hook") == "to-netdev")
+        to_netdev, gso_size = step.get("hook") == "to-netdev", step.get("gso_size", 0)
+        return Packet(frame, ports[step["port"]], to_netdev=to_netdev, gso_size=gso_size)
     if "vni" in step:
         frame = vxlan(step["vni"], frame)
     return Packet(
@@ -65,7 +74,8 @@ def check(step: dict[str, Any], outcome: Outcome, ports: dict[str, int]) -> None
     expect = step["expect"]
     drop = Drop[expect["drop"]] if "drop" in expect else 0
     verdict = "DROP" if drop else expect["verdict"]
-    assert (outcome.verdict, outcome.drop) == (Verdict[verdict], drop)
+    reason = Drop[expect["answered"]] if "answered" in expect else drop
+    assert (outcome.verdict, outcome.drop) == (Verdict[verdict], reason)
     assert [OBS_TEXT[point] for point in outcome.trace] == expect["trace"]
     ct = None if outcome.ct == CT_NONE else CT_TEXT[outcome.ct]
     assert ct == expect.get("ct")
@@ -76,7 +86,9 @@ def check(step: dict[str, Any], outcome: Outcome, ports: dict[str, int]) -> None
         assert str(outcome.remote) == expect["remote"]
     if "to" in expect:
         assert outcome.port == ports[expect["to"]]
-    if outcome.verdict != Verdict.DROP:
+    if "answered" in expect:
+        check_answer(complete(step), expect, outcome)
+    elif outcome.verdict != Verdict.DROP:
         assert outcome.frame.hex() == expected_frame(step, outcome).hex()
 
 
@@ -98,16 +110,33 @@ def load(name: str) -> dict[str, Any]:
     return named
 
 
+def world_of(name: str) -> World:
+    """The tables of one of worlds/*.yaml."""
+    return compile_world(load_node_file(HERE / "worlds" / f"{name}.yaml"))
+
+
+def reload(dp: Datapath, old: World, new: World) -> World:
+    """Go over to another world as the daemon does; returns it."""
+    report = apply(dp, diff(old, new))
+    purge_connections(dp, report.gone_addrs)
+    if report.services_shrank:
+        purge_services(dp)
+    return new
+
+
 def run(row: dict[str, Any]) -> None:
     """All steps of a row in a fresh world, then the sum of the counters."""
-    world = compile_world(load_node_file(HERE / "worlds" / f"{row['world']}.yaml"))
+    world = world_of(row["world"])
     ports = dict(world.ports)
     with Datapath.create(world.params) as dp:
         apply(dp, diff(None, world))
         at = 1000.0
         for step in row["steps"]:
             at = step.get("at", at)
+            if "reload" in step:
+                world = reload(dp, world, world_of(step["reload"]))
+                continue
             outcome = dp.run(int(at * 1e9), [packet_of(step, ports)])[0]
             check(step, outcome, ports)
         sides = balance(dp.metrics())
-        assert sides["in"] == sides["out"] == len(row["steps"])
+        assert sides["in"] == sides["out"] == sum("port" in step for step in row["steps"])

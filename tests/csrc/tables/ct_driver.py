@@ -9,16 +9,21 @@ from typing import Any
 from tests.csrc.internal import internal
 from tests.models.ct import Entry, Key, Limits, Packet, State
 
-__all__ = ["CtDriver", "fill_params", "one_driver"]
+__all__ = ["CAPACITIES", "CtDriver", "fill_params", "one_driver"]
 
 HOOKS = {"egress": 0, "ingress": 1, "service": 2}
 SCOPES = {"bidir": 0, "forward": 1, "reverse": 2}
 BOOT_ID = bytes(range(16))
+CAPACITIES = (
+    *("ipcache", "endpoints", "lxc", "policy", "peers", "fragments", "events"),
+    *("services", "backends", "slots", "affinity", "nat"),
+)
+"""Of struct fwd_params, beside those of conntrack."""
 
 
 def fill_params(params: Any, *, ct: int = 64) -> None:
     """Write small capacities that are all valid."""
-    for name in ("ipcache", "endpoints", "lxc", "policy", "peers", "fragments", "events"):
+    for name in CAPACITIES:
         setattr(params, name, 16)
     params.ct_tcp = params.ct_any = ct
     params.hash_seed = 0x5EED

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.csrc.internal import internal
-from tests.csrc.tables.ct_driver import BOOT_ID, CtDriver, fill_params
+from tests.csrc.tables.ct_driver import BOOT_ID, CAPACITIES, CtDriver, fill_params
 from tests.models.ct import Key, Limits, Packet, State
 
 A, N = bytes(10) + b"\xff\xff\x0a\xf4\x00\x6c", bytes(10) + b"\xff\xff\x0a\xf4\x02\xab"
-TABLES = 8
+TABLES = 11
 
 
 def flow(port: int, proto: int = 6) -> Key:
@@ -67,8 +67,7 @@ def test_arena_versions_and_sizes_come_from_the_headers() -> None:
     fill_params(params)
     small = lib.fwd_arena_size(params)
     assert lib.fwd_abi_version() == lib.FWD_ABI_VERSION
-    for name in ("ct_tcp", "ct_any", "ipcache", "endpoints", "lxc", "policy", "peers",
-                 "fragments", "events"):  # fmt: skip
+    for name in ("ct_tcp", "ct_any", *CAPACITIES):
         fill_params(params)
         setattr(params, name, 4096)
         assert lib.fwd_arena_size(params) > small, name

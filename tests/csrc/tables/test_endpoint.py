@@ -121,6 +121,22 @@ class Bucket:
         take = self.endpoints.lib.endpoint_take_token
         return sum(take(self.endpoint, self.settings, now_ns) for _ in range(tries))
 
+    def take_error(self, now_ns: int, tries: int = 1, *, outside: bool = False) -> int:
+        """The same for ICMP errors to the endpoint, or to anybody outside."""
+        take, table = self.endpoints.lib.endpoint_take_error_token, self.endpoints.table
+        endpoint = self.endpoints.ffi.NULL if outside else self.endpoint
+        return sum(take(table, endpoint, self.settings, now_ns) for _ in range(tries))
+
+
+def test_errors_have_buckets_of_their_own() -> None:
+    """ICMP errors cost a pod neither its ARP nor the outside its errors, nor do they it."""
+    bucket = Bucket(100, 5)
+    assert bucket.take_error(0, 9) == 5
+    assert bucket.take_error(0, 9, outside=True) == 5
+    assert bucket.take(0, 9) == 5
+    assert bucket.take_error(SECOND // 100, 9) == 1
+    assert bucket.take_error(SECOND, 99, outside=True) == 5
+
 
 BUCKET_ROWS = [
     # each ask: time in ns, tries, tries granted

@@ -1,0 +1,164 @@
+"""The node's side of the datapath, live: cilium_host in the pump, routes and masquerading with it.
+
+As endpoints.py, a change is made in halves: ``prepare`` gives the kernel what the node file asks
+for, ``commit`` lets packets through, ``rollback`` takes ``prepare`` back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fwd.control.compile import router_mac
+from fwd.control.preflight import at_line
+from fwd.datapath.packet import PORT_HOST
+from fwd.netlink.errors import LinkError
+from fwd.netlink.host import HOST_DEVICE, HostShape, shape_host
+from fwd.netlink.masquerade import Forwarding, masquerade, stop_masquerade
+from fwd.netlink.tap import open_tap
+from fwd.observe.log import get_logger
+
+if TYPE_CHECKING:
+    from fwd.config.schema import NodeFile
+    from fwd.datapath.binding import Pump
+    from fwd.model.rows import Address, Network
+    from fwd.netlink.tap import Tap
+
+__all__ = ["HostDevice", "HostPlan", "plan_host"]
+
+
+@dataclass(frozen=True, slots=True)
+class HostPlan:
+    """What a node file asks of the host."""
+
+    shape: HostShape
+    forward: bool
+    """The host has to route between its devices."""
+    sources: frozenset[Network]
+    """Pods whose traffic to the world is masqueraded; empty = none is."""
+    exempt: frozenset[Network | Address]
+    """Destinations that are not the world."""
+
+
+def plan_host(node: NodeFile, mtu: int) -> HostPlan:
+    """Return what ``node`` asks of the host; ``mtu`` is the pods', bytes."""
+    own = frozenset(node.node.pod_cidr)
+    remote = frozenset(prefix for peer in node.peers for prefix in peer.pod_cidr)
+    tunnel = node.tunnel.protocol == "vxlan"
+    native: frozenset[Address] = frozenset() if tunnel else frozenset(p.ip for p in node.peers)
+    sources = frozenset(prefix for prefix in own if prefix.version == 4)
+    return HostPlan(
+        shape=HostShape(
+            mac=router_mac(node),
+            addresses=node.node.router_ip,
+            # with native routing the way to other nodes' pods is the host's own affair
+            networks=own | remote if tunnel else own,
+            mtu=mtu,
+        ),
+        forward=node.features.masquerade or not tunnel,
+        sources=sources if node.features.masquerade else frozenset(),
+        exempt=own | remote | native,
+    )
+
+
+class HostDevice:
+    """cilium_host, while the node has a router address.
+
+    Args:
+        pump: the TAP is added to it and removed from it.
+        mtu: of pods, bytes.
+    """
+
+    def __init__(self, pump: Pump, mtu: int) -> None:
+        self._pump = pump
+        self._mtu = mtu
+        self._tap: Tap | None = None
+        self._watched = False
+        self._plan: HostPlan | None = None
+        self._before: HostPlan | None = None
+        self._forwarding = Forwarding()
+        self._masquerading = False
+
+    async def prepare(self, node: NodeFile) -> None:
+        """Make what ``node`` asks for; no packet passes a new device yet.
+
+        Raises:
+            ConfigError: the host does not allow it; everything is as before.
+        """
+        self._before, plan = self._plan, plan_host(node, self._mtu)
+        if plan == self._plan or (self._tap is None and not plan.shape.addresses):
+            return
+        try:
+            if self._tap is None:
+                self._tap = open_tap(HOST_DEVICE)
+            self._plan = plan
+            await shape_host(self._before.shape if self._before else None, plan.shape)
+            await self._open_world(plan)
+        except LinkError as error:
+            await self.rollback()
+            raise at_line(node, node.node.line, str(error)) from None
+        except BaseException:
+            await self.rollback()
+            raise
+
+    async def rollback(self) -> None:
+        """Undo ``prepare``."""
+        new, old = self._plan, self._before
+        if new is old:
+            return
+        if old is None or new is None:
+            await self.close()
+            return
+        self._plan = old
+        try:
+            await shape_host(new.shape, old.shape, undo=True)
+            await self._open_world(old)
+        except LinkError as error:  # the reload's own error is the one to raise
+            get_logger().error("the host's routes are not as before", error=str(error))
+
+    def commit(self) -> None:
+        """Let packets of the host through."""
+        self._before = self._plan
+        if self._tap is not None and not self._watched:
+            self._pump.add_tap(PORT_HOST, self._tap.fd, self._tap.vnet_hdr_size)
+            self._watched = True
+
+    def mark_gone(self) -> None:
+        """Note that somebody deleted the device; the next reload makes it again."""
+        tap, self._tap = self._tap, None
+        self._watched, self._plan, self._before = False, None, None
+        if tap is not None:
+            asyncio.get_running_loop().run_in_executor(None, tap.close)
+        get_logger().warning(f"{HOST_DEVICE} gone: somebody deleted it; a reload makes it again")
+
+    async def close(self) -> None:
+        """Take the device, its routes, the masquerading and the forwarding away."""
+        tap, self._tap = self._tap, None
+        if self._watched:
+            self._pump.remove(PORT_HOST)
+            self._watched = False
+        self._plan = self._before = None
+        try:
+            self._forwarding.restore()
+            await self._stop_masquerade()
+        except (LinkError, OSError) as error:
+            get_logger().error("the host is not as it was before", error=str(error))
+        if tap is not None:
+            await asyncio.to_thread(tap.close)
+
+    async def _open_world(self, plan: HostPlan) -> None:
+        if plan.sources:
+            await masquerade(plan.sources, plan.exempt)
+            self._masquerading = True
+        else:
+            await self._stop_masquerade()
+        if plan.forward:
+            self._forwarding.enable()
+        else:
+            self._forwarding.restore()
+
+    async def _stop_masquerade(self) -> None:
+        if self._masquerading:
+            await stop_masquerade()
+            self._masquerading = False

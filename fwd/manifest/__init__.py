@@ -1,0 +1,1 @@
+"""Kubernetes YAML to values: Pod, Service, EndpointSlice, Namespace and network policies."""
