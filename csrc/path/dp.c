@@ -1,10 +1,11 @@
-/* dp.c - a batch through the hooks: first pass parses and prefetches, second runs the hook of each
- * packet's port (D8). Holds the exits: the only code that traces, counts a drop and reports it.
+/* dp.c - a batch through the hooks: the first pass parses and asks for conntrack's index lines, the
+ * second for its entries, the third runs the hook of each packet's port (D8). Holds the exits: the only code that traces, counts a drop and reports it.
  *
  * Five callers: the pump, replay, two-node tests, fuzzing, benchmarks (D6).
  */
 #include "base/vxlan.h"
 #include "path/path.h"
+#include "tables/ct_map.h"
 
 /* ---- observation ---- */
 
@@ -261,6 +262,10 @@ uint32_t fwd_dp_run(struct fwd_dp *dp, uint64_t now_ns, struct fwd_pkt *in, uint
         uint32_t count = todo - done < FWD_BATCH ? todo - done : FWD_BATCH;
         for (uint32_t i = 0; i < count; i++)
             path_begin(&paths[i], dp, now_ns, &in[done + i], &out[done + i]);
+        for (uint32_t i = 0; i < count; i++) {
+            if (paths[i].hash)
+                ct_prefetch_entries(&dp->ct, &paths[i].loaded, paths[i].hash);
+        }
         for (uint32_t i = 0; i < count; i++)
             path_run(&paths[i]);
         done += count;

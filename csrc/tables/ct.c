@@ -21,11 +21,6 @@ enum {
                      FWD_CT_FROM_L7LB | FWD_CT_FROM_TUNNEL,
 };
 
-static struct ct_map *ct_map_of(const struct ct *ct, const struct ct_tuple *tuple)
-{
-    return tuple->proto == PROTO_TCP ? ct->tcp : ct->any;
-}
-
 static void ct_tuple_reverse(struct ct_tuple *tuple)
 {
     struct fwd_addr addr = tuple->saddr;
@@ -86,11 +81,6 @@ enum fwd_drop ct_tuple_load(const struct parsed *parsed, struct ct_tuple *tuple,
     else if (parsed->tcp_flags & TCP_SYN)
         packet->action = CT_ACTION_CREATE;
     return FWD_DROP_NONE;
-}
-
-void ct_prefetch(const struct ct *ct, const struct ct_tuple *tuple, uint64_t hash)
-{
-    __builtin_prefetch(ct_map_line(ct_map_of(ct, tuple), hash, 0), 1);
 }
 
 static bool ct_alive(const struct ct_entry *entry)

@@ -61,9 +61,6 @@ enum fwd_drop ct_tuple_load(const struct parsed *parsed, struct ct_tuple *tuple,
  * both entries of a local connection share one bucket line. */
 uint64_t ct_hash(uint64_t seed, const struct ct_tuple *tuple);
 
-/* ct_prefetch: start loading the bucket line; nothing else. */
-void ct_prefetch(const struct ct *ct, const struct ct_tuple *tuple, uint64_t hash);
-
 /* ct_lookup: classify, refresh and count. @tuple comes unflipped; it is left as the key to create
  * with when NEW and as the matching key otherwise (reference 3.2). @state is filled at a hit.
  * @monitor: bytes worth reporting, 0 = nothing new (reference 3.7). */

@@ -21,7 +21,7 @@
 
 #include <stdatomic.h>
 
-enum { CT_SLOTS = 10, CT_PROBE_MAX = 16, CT_RECLAIM_SCAN = 64 };
+enum { CT_RECLAIM_SCAN = 64 };
 enum { CT_DUMP_SCAN = 4096 }; /* entries one dump call may walk beyond what it returns */
 
 /* ---- layout ---- */
@@ -57,11 +57,6 @@ uint64_t ct_hash(uint64_t seed, const struct ct_tuple *tuple)
     return hash_mix((a + b) ^ tuple->proto, (a ^ b) ^ seed ^ 0x589965cc75374cc3ULL);
 }
 
-static uint16_t ct_tag(uint64_t hash, uint8_t flags)
-{
-    return (uint16_t)(0x8000u | (uint32_t)(hash >> 52) << 3 | (flags & 7u));
-}
-
 /* ct_check: unlike the hash it tells a tuple from its reverse. Never 0. */
 static uint16_t ct_check(uint64_t seed, const struct ct_tuple *key)
 {
@@ -74,13 +69,6 @@ static uint16_t ct_check(uint64_t seed, const struct ct_tuple *key)
 }
 
 /* ---- index ---- */
-
-struct ct_line *ct_map_line(const struct ct_map *map, uint64_t hash, uint32_t n)
-{
-    if (n >= CT_PROBE_MAX || n >= map->n_lines)
-        return NULL;
-    return ct_map_lines(map) + (((uint32_t)hash + n) & (map->n_lines - 1));
-}
 
 uint32_t ct_map_find(const struct ct_map *map, const struct ct_tuple *key, uint64_t hash)
 {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import platform
 import re
 import subprocess
 import sys
@@ -36,6 +38,16 @@ def test_build_ext_cdef_has_the_compilers_layouts() -> None:
     assert {n: parsed.sizeof(f"struct {n}") for n in names} == {
         n: ffi.sizeof(f"struct {n}") for n in names
     }
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="looks for x86's prefetch instruction")
+@pytest.mark.skipif("FWD_TEST_EXTENSION" in os.environ, reason="the sanitised build is not -O3")
+def test_build_ext_release_keeps_the_prefetches() -> None:
+    """Calls of functions that only prefetch are dropped by gcc; the batch loop has its own."""
+    extension = next((ROOT / "fwd" / "datapath").glob("_fwd*.so"))
+    command = ["objdump", "-d", "--no-show-raw-insn", "--disassemble=fwd_dp_run", extension]
+    code = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert code.count("prefetch") >= 3
 
 
 @pytest.mark.slow
