@@ -195,7 +195,8 @@ int main(int argc, char **argv)
     struct fwd_params params = {
         .ct_tcp = flows, .ct_any = 4096, .ipcache = 4096, .endpoints = 64, .lxc = 64, .policy = 64,
         .peers = 64, .fragments = 64, .events = 64, .services = 64,
-        .backends = 64, .slots = 64, .affinity = 64, .hash_seed = 0x5eed,
+        .backends = 64, .slots = 64, .affinity = 64, .nat = 64, .source_ranges = 64, .maglev = 1,
+        .hash_seed = 0x5eed,
     };
     struct fwd_error err = {0};
     uint64_t before = rss_size();

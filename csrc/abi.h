@@ -21,12 +21,13 @@
 #endif
 
 enum {
-    FWD_ABI_VERSION = 2,
+    FWD_ABI_VERSION = 3,
     FWD_MAX_TRACE = 8,     /* observation points one packet can pass on one node */
     FWD_MAX_STEPS = 24,    /* stages one packet can pass on one node, with room */
     FWD_CAPTURE_LEN = 128, /* packet bytes an event keeps (Cilium's TRACE_PAYLOAD_LEN) */
     FWD_HEADROOM = 128,    /* bytes kept free before a received frame for tunnel headers */
     FWD_BATCH = 32,        /* packets parsed and prefetched together */
+    FWD_MAGLEV_SIZE = 1021, /* places of a Maglev table, a prime; Cilium's choices: 251..131071 */
 };
 
 /* ---- enums that come from .def rows (D3) ---- */
@@ -213,6 +214,8 @@ struct fwd_params {
     uint32_t slots;             /* backend slots of all services together */
     uint32_t affinity;          /* clients that stick to a backend */
     uint32_t nat;               /* halves of masquerade mappings */
+    uint32_t source_ranges;     /* prefixes of all services that check who comes */
+    uint32_t maglev;            /* services with a Maglev table */
     uint64_t hash_seed;
     uint8_t boot_id[16];        /* of the running kernel: its clock gives conntrack its meaning */
 };
@@ -233,7 +236,7 @@ struct fwd_settings {
     uint8_t reject_no_backend, reject_deny; /* an ICMP error instead of silence */
     uint16_t tunnel_mtu;        /* largest inner IP datagram, bytes; 0 = not checked */
     uint8_t masquerade;         /* pods' packets to the world leave netdev under node_ip */
-    uint8_t pad_nat;
+    uint8_t nodeport;           /* services are there for traffic from netdev, too */
     struct fwd_addr node_ip;
     struct fwd_addr router_ip4, router_ip6; /* source of ICMP errors; all zero = none are sent */
     uint8_t router_mac[6], host_mac[6]; /* cilium_host as next hop, and as receiver */
@@ -352,6 +355,14 @@ struct fwd_backend_row {
     uint16_t port;             /* host order; 0 = keep the packet's */
     uint8_t proto;
     uint8_t state;             /* enum fwd_backend_state */
+};
+
+/* Who may use a service with FWD_SVC_SOURCE_RANGE from outside. */
+struct fwd_source_range_row {
+    struct fwd_addr prefix;    /* masked, IPv4 mapped */
+    uint16_t rev_nat_id;
+    uint8_t family;            /* 4 or 6 */
+    uint8_t prefix_len;        /* of that family */
 };
 
 struct fwd_ct_row {
@@ -512,6 +523,19 @@ FWD_EXPORT int fwd_backend_delete(struct fwd_dp *dp, uint32_t id);
 FWD_EXPORT uint32_t fwd_backend_dump(struct fwd_dp *dp, uint64_t *cursor,
                                      struct fwd_backend_row *rows, uint32_t cap);
 
+FWD_EXPORT int fwd_source_range_upsert(struct fwd_dp *dp, const struct fwd_source_range_row *row,
+                                       struct fwd_error *err);
+FWD_EXPORT int fwd_source_range_delete(struct fwd_dp *dp, const struct fwd_source_range_row *row);
+FWD_EXPORT uint32_t fwd_source_range_dump(struct fwd_dp *dp, uint64_t *cursor,
+                                          struct fwd_source_range_row *rows, uint32_t cap);
+/* fwd_maglev_upsert: FWD_MAGLEV_SIZE backend ids, the table by which the service of @rev_nat_id
+ * gives new connections from outside to backends. Without one they are given at random. */
+FWD_EXPORT int fwd_maglev_upsert(struct fwd_dp *dp, uint16_t rev_nat_id,
+                                 const uint32_t *backend_ids, struct fwd_error *err);
+FWD_EXPORT int fwd_maglev_delete(struct fwd_dp *dp, uint16_t rev_nat_id);
+/* fwd_maglev_get: the table into @backend_ids. Return: FWD_MAGLEV_SIZE, 0 = there is none. */
+FWD_EXPORT uint32_t fwd_maglev_get(struct fwd_dp *dp, uint16_t rev_nat_id, uint32_t *backend_ids);
+
 FWD_EXPORT uint32_t fwd_ct_dump(struct fwd_dp *dp, enum fwd_map map, uint64_t *cursor,
                                 struct fwd_ct_row *rows, uint32_t cap);
 /* fwd_ct_sweep: walk at most @budget entries from *cursor, delete those with expires_s < now_s.
@@ -537,7 +561,7 @@ FWD_EXPORT uint32_t fwd_metrics_dump(struct fwd_dp *dp, uint64_t *cursor,
 enum fwd_table { FWD_TABLE_CT_TCP, FWD_TABLE_CT_ANY, FWD_TABLE_IPCACHE, FWD_TABLE_ENDPOINT,
                  FWD_TABLE_LXC, FWD_TABLE_POLICY, FWD_TABLE_PEER, FWD_TABLE_FRAG,
                  FWD_TABLE_SERVICE, FWD_TABLE_BACKEND, FWD_TABLE_AFFINITY, FWD_TABLE_SLOT,
-                 FWD_TABLE_NAT };
+                 FWD_TABLE_NAT, FWD_TABLE_SOURCE_RANGE, FWD_TABLE_MAGLEV };
 FWD_EXPORT void fwd_table_stats(const struct fwd_dp *dp, enum fwd_table table,
                                 struct fwd_table_stats *stats);
 
@@ -592,7 +616,7 @@ FWD_EXPORT void fwd_pump_stats_get(const struct fwd_pump *pump, struct fwd_pump_
 
 #ifndef FWD_CDEF
 static_assert(sizeof(struct fwd_addr) == 16, "addresses are 16 bytes");
-static_assert(sizeof(struct fwd_params) == 80, "arena header layout");
+static_assert(sizeof(struct fwd_params) == 88, "arena header layout");
 static_assert(sizeof(struct fwd_endpoint_row) == 24, "row layout");
 static_assert(sizeof(struct fwd_lxc_row) == 20, "row layout");
 static_assert(sizeof(struct fwd_ipcache_row) == 40, "row layout");
@@ -600,6 +624,7 @@ static_assert(sizeof(struct fwd_policy_row) == 32, "row layout");
 static_assert(sizeof(struct fwd_peer_row) == 28, "row layout");
 static_assert(sizeof(struct fwd_service_row) == 32, "row layout");
 static_assert(sizeof(struct fwd_backend_row) == 24, "row layout");
+static_assert(sizeof(struct fwd_source_range_row) == 20, "row layout");
 static_assert(sizeof(struct fwd_ct_row) == 104, "row layout");
 static_assert(sizeof(struct fwd_nat_row) == 64, "row layout");
 static_assert(sizeof(struct fwd_step) == 36, "step layout");

@@ -15,6 +15,7 @@
 #include "tables/frag.c"
 #include "tables/lb.c"
 #include "tables/lb_control.c"
+#include "tables/lb_outside.c"
 #include "tables/nat.c"
 #include "tables/events.c"
 #include "tables/arena.c"
@@ -26,6 +27,7 @@
 #include "path/egress.c"
 #include "path/ingress.c"
 #include "path/nat.c"
+#include "path/nodeport.c"
 #include "path/north_south.c"
 #include "path/dp.c"
 

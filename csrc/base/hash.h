@@ -30,4 +30,39 @@ static inline uint64_t hash_addr(uint64_t seed, const uint8_t addr[16], uint64_t
     return hash_mix(mixed ^ extra ^ 0xe7037ed1a0b428dbULL, seed ^ 0x8ebc6af09c88c6e3ULL);
 }
 
+static inline uint32_t hash_rol32(uint32_t word, uint32_t shift)
+{
+    return word << shift | word >> (32 - shift);
+}
+
+/* jhash_final, jhash_mix: Bob Jenkins' lookup3, as Linux and Cilium have it. */
+static inline void jhash_final(uint32_t w[3])
+{
+    static const uint8_t turn[7] = {14, 11, 25, 16, 4, 14, 24};
+    for (uint32_t i = 0; i < 7; i++) {
+        uint32_t *at = &w[(i + 2) % 3], from = w[(i + 1) % 3];
+        *at = (*at ^ from) - hash_rol32(from, turn[i]);
+    }
+}
+
+static inline void jhash_mix(uint32_t w[3])
+{
+    static const uint8_t turn[6] = {4, 6, 8, 16, 19, 4};
+    for (uint32_t i = 0; i < 6; i++) {
+        uint32_t *a = &w[i % 3], *b = &w[(i + 1) % 3], *c = &w[(i + 2) % 3];
+        *a = (*a - *c) ^ hash_rol32(*c, turn[i]);
+        *c += *b;
+    }
+}
+
+/* jhash_words: the hash of three words. */
+static inline uint32_t jhash_words(uint32_t a, uint32_t b, uint32_t c, uint32_t seed)
+{
+    uint32_t w[3] = {a, b, c};
+    for (uint32_t i = 0; i < 3; i++)
+        w[i] += seed + 0xdeadbeefu + (3u << 2);
+    jhash_final(w);
+    return w[2];
+}
+
 #endif

@@ -105,11 +105,14 @@ static enum fwd_drop parse_ipv6(const struct fwd_pkt *pkt, struct parsed *out)
     uint32_t payload = get_be16(ip + 4);
     if (payload + IPV6_HLEN > pkt->len - ETH_HLEN)
         return FWD_DROP_INVALID_PACKET_DROPPED;
+    memcpy(out->saddr.b, ip + 8, 16);
+    memcpy(out->daddr.b, ip + 24, 16);
+    /* Tables hold IPv4 addresses like these: on the wire they would be somebody else's. */
+    if (addr_is_v4(&out->saddr) || addr_is_v4(&out->daddr))
+        return FWD_DROP_INVALID_PACKET_DROPPED;
     out->family = 6;
     out->ttl = ip[7];
     out->l3_len = payload + IPV6_HLEN;
-    memcpy(out->saddr.b, ip + 8, 16);
-    memcpy(out->daddr.b, ip + 24, 16);
     uint8_t next = ip[6];
     uint32_t off = IPV6_HLEN, end = out->l3_len;
     for (int i = 0; !out->later_fragment; i++) {

@@ -118,8 +118,9 @@ static enum fwd_drop from_container_ip(struct path *p)
 {
     enum fwd_drop drop;
     if ((drop = stage_parse(p)) || (drop = stage_source_ip(p)) || (drop = stage_fragment(p)) ||
-        (drop = stage_lb(p)) || (drop = stage_ct_lookup(p, CT_EGRESS)) || (drop = stage_ipcache_dst(p)) ||
-        (drop = stage_policy(p, CT_EGRESS)) || (drop = stage_ct_write(p, CT_EGRESS)))
+        (drop = stage_lb(p)) || (drop = stage_ct_lookup(p, CT_EGRESS)) ||
+        (drop = stage_ipcache_dst(p)) || (drop = stage_policy(p, CT_EGRESS)) ||
+        (drop = stage_ct_write(p, CT_EGRESS)))
         return drop;
     return stage_forward(p);
 }

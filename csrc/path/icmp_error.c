@@ -114,11 +114,11 @@ static void error_icmp(uint8_t *icmp, const struct error_kind *kind, uint32_t qu
     store16(icmp + 2, csum_fold(csum_partial(icmp, ERROR_HLEN + quote_len, pseudo)));
 }
 
-/* error_ip: an IP header before @len bytes of @proto. Return: where those go. */
-static uint8_t *error_ip(uint8_t *ip, const struct fwd_addr *from, const struct fwd_addr *to,
-                         uint8_t proto, uint32_t len)
+/* error_ip: an IP header before @len bytes of @proto. Its family is the packet's, whatever address
+ * the settings give as the router's. Return: where those bytes go. */
+static uint8_t *error_ip(uint8_t *ip, bool v4, const struct fwd_addr *from,
+                         const struct fwd_addr *to, uint8_t proto, uint32_t len)
 {
-    bool v4 = addr_is_v4(from);
     memset(ip, 0, 8);
     ip[0] = v4 ? 0x45 : 0x60;
     if (!v4) {
@@ -166,7 +166,7 @@ static void error_build(struct path *p, const struct error_kind *kind)
     const struct fwd_addr from = *kind->from, to = p->parsed.saddr;
     uint8_t *ip = error_frame(p, ip_hlen + ERROR_HLEN, ip_hlen + len);
     if (ip) /* always: path_refuse saw the room */
-        error_icmp(error_ip(ip, &from, &to, (uint8_t)proto, len), kind, quote_len,
+        error_icmp(error_ip(ip, v4, &from, &to, (uint8_t)proto, len), kind, quote_len,
                    v4 ? 0 : csum_pseudo(&from, &to, PROTO_ICMPV6, len));
 }
 
@@ -191,10 +191,11 @@ static void error_reset(struct path *p)
     }
     uint64_t pseudo = csum_pseudo(&parsed->daddr, &parsed->saddr, PROTO_TCP, TCP_HLEN);
     store16(reset + 16, csum_fold(csum_partial(reset, TCP_HLEN, pseudo)));
-    uint32_t ip_hlen = parsed->family == 4 ? IPV4_HLEN : IPV6_HLEN;
-    uint8_t *ip = error_frame(p, 0, ip_hlen + TCP_HLEN);
+    bool v4 = parsed->family == 4;
+    uint8_t *ip = error_frame(p, 0, (v4 ? IPV4_HLEN : IPV6_HLEN) + TCP_HLEN);
     if (ip) /* always: nothing is pushed */
-        memcpy(error_ip(ip, &parsed->daddr, &parsed->saddr, PROTO_TCP, TCP_HLEN), reset, TCP_HLEN);
+        memcpy(error_ip(ip, v4, &parsed->daddr, &parsed->saddr, PROTO_TCP, TCP_HLEN), reset,
+               TCP_HLEN);
 }
 
 /* error_send: back out of the device the packet came in by. */

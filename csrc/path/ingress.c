@@ -35,7 +35,9 @@ static enum fwd_drop peer_source(const struct path *p, const struct fwd_peer_row
     if (peer && peer->fixed_vni)
         return FWD_DROP_NONE; /* its VNI was compared, its identity is ours to give */
     uint32_t known = src ? src->identity : FWD_ID_WORLD;
-    bool same = known == p->vni || (remote_node_identity(known) && remote_node_identity(p->vni));
+    /* A node's own address also stands for clients from outside that it sends on (4.9/6). */
+    bool same = known == p->vni || (remote_node_identity(known) &&
+                                    (remote_node_identity(p->vni) || p->vni == FWD_ID_WORLD));
     return same ? FWD_DROP_NONE : FWD_DROP_VNI_NOT_IDENTITY;
 }
 
@@ -108,6 +110,7 @@ void hook_to_container(struct path *p, struct endpoint *endpoint)
     p->orig_saddr = p->parsed.saddr;
     p->rev_nat_id = 0; /* what the sending side knew is in its own entry */
     p->hairpin = false;
+    p->fragment_known = false;
     enum fwd_drop drop = to_container_ip(p);
     if (drop) {
         path_drop(p, drop);
@@ -140,6 +143,8 @@ static enum fwd_drop from_overlay_ip(struct path *p)
     enum fwd_drop drop;
     if ((drop = stage_parse(p)) || (drop = stage_peer(p)))
         return drop;
+    if (path_nodeport_reply(p))
+        return FWD_DROP_NONE;
     const struct fwd_lxc_row *local = stage_endpoint(p);
     if (!local || local->flags & FWD_LXC_HOST) {
         path_to_stack(p, p->settings->router_mac, p->settings->host_mac);

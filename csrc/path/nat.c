@@ -1,7 +1,7 @@
 /* nat.c - masquerading, rows 8 and 9 of docs/datapath.md: pods' packets leave netdev under the
  * node's address, answers find back.
  *
- * Called by north_south.c (hook_to_netdev, hook_from_netdev). The mappings are tables/nat.c's, the
+ * Called by north_south.c (hook_to_netdev, hook_from_netdev) and by nodeport.c. The mappings are tables/nat.c's, the
  * bytes service.c's (path_nat) and quote.c's (quote_nat). IPv4 only, as in Cilium's
  * cilium_snat_v4_external. Source: datapath reference 4.10, era [C].
  */
@@ -123,12 +123,12 @@ static enum fwd_drop snat_error(struct path *p)
     return FWD_DROP_NONE;
 }
 
-static enum fwd_drop snat_apply(struct path *p)
+static enum fwd_drop snat_apply(struct path *p, const struct fwd_addr *behind)
 {
     struct nat_tuple tuple = snat_tuple(p);
     struct nat_target target;
     enum fwd_drop drop =
-        nat_map(p->dp->nat, &tuple, &p->settings->node_ip, p->now_ns, &target);
+        nat_map(p->dp->nat, &tuple, behind, p->now_ns, &target);
     snat_step(p, FWD_STAGE_SNAT, drop, &tuple, &target);
     if (!drop)
         snat_rewrite(p, true, &target);
@@ -143,7 +143,7 @@ static bool snat_has_port(const struct parsed *parsed)
 
 /* snat_own: the node's own flows keep their address, but no pod may take their port. Their
  * conntrack entry tells the sweep how long. */
-static enum fwd_drop snat_own(struct path *p)
+static enum fwd_drop snat_own(struct path *p, const struct fwd_addr *own)
 {
     struct nat_tuple tuple = snat_tuple(p);
     if (p->tuple_drop || p->parsed.fragment || !snat_has_port(&p->parsed) ||
@@ -152,7 +152,7 @@ static enum fwd_drop snat_own(struct path *p)
     p->src_identity = p->out->src_identity = FWD_ID_HOST;
     if (!stage_ct_lookup(p, CT_EGRESS))
         stage_ct_write(p, CT_EGRESS); /* a full conntrack is no reason to stop the host */
-    return snat_apply(p);
+    return snat_apply(p, own);
 }
 
 static enum fwd_drop snat_pod(struct path *p)
@@ -168,7 +168,7 @@ static enum fwd_drop snat_pod(struct path *p)
     if (drop || snat_answer(p))
         return drop;
     if (snat_has_port(parsed))
-        return snat_apply(p);
+        return snat_apply(p, &p->settings->node_ip);
     if (parsed->icmp_type == ICMP4_ECHO_REPLY)
         return FWD_DROP_NONE; /* nobody we know asked: it is no mapping's business */
     if (parsed->icmp_type == ICMP4_UNREACHABLE)
@@ -183,21 +183,36 @@ enum fwd_drop stage_snat(struct path *p)
     if (p->l3_drop) /* whose it is cannot be told, so it does not leave */
         return p->l3_drop;
     if (addr_equal(&p->parsed.saddr, &p->settings->node_ip))
-        return snat_own(p);
+        return snat_own(p, &p->settings->node_ip);
     const struct fwd_lxc_row *local = lxc_lookup(p->dp->lxc, &p->parsed.saddr);
     if (!local || local->flags & FWD_LXC_HOST || !snat_leaves(p))
         return FWD_DROP_NONE;
     return snat_pod(p);
 }
 
+enum fwd_drop path_snat(struct path *p, const struct fwd_addr *behind)
+{
+    if (p->parsed.proto != PROTO_TCP && p->parsed.proto != PROTO_UDP)
+        return FWD_DROP_UNSUPPORTED_PROTOCOL_FOR_NAT_MASQUERADE; /* SCTP: no port of it changes */
+    if (addr_is_zero(behind) || addr_is_v4(behind) != (p->parsed.family == 4))
+        return FWD_DROP_NO_MAPPING_FOR_NAT_MASQUERADE; /* no address of this family to hide behind */
+    return snat_apply(p, behind);
+}
+
+enum fwd_drop path_reserve(struct path *p, const struct fwd_addr *own)
+{
+    bool ports = p->parsed.proto == PROTO_TCP || p->parsed.proto == PROTO_UDP;
+    return ports && addr_equal(&p->parsed.saddr, own) ? snat_own(p, own) : FWD_DROP_NONE;
+}
+
 /* ---- row 9 ---- */
 
 /* rev_snat_error: somebody complains about what left under the node's address. */
-static void rev_snat_error(struct path *p)
+static void rev_snat_error(struct path *p, const struct fwd_addr *own)
 {
     struct quote quote;
     struct nat_target target;
-    if (!snat_quote(p, &quote) || !addr_equal(&quote.saddr, &p->settings->node_ip))
+    if (!snat_quote(p, &quote) || !addr_equal(&quote.saddr, own))
         return;
     struct nat_tuple tuple = {.saddr = quote.daddr, .daddr = quote.saddr, .sport = quote.dport,
                               .dport = quote.sport, .proto = quote.proto, .flags = FWD_TUPLE_IN};
@@ -222,22 +237,28 @@ static bool rev_snat_tuple(const struct path *p, struct nat_tuple *tuple)
     return parsed->proto == PROTO_TCP || parsed->proto == PROTO_UDP;
 }
 
-enum fwd_drop stage_rev_snat(struct path *p)
+bool path_rev_snat(struct path *p, const struct fwd_addr *own)
 {
     struct nat_tuple tuple;
     struct nat_target target;
-    if (!p->settings->masquerade || p->l3_drop || p->parsed.family != 4 ||
-        !addr_equal(&p->parsed.daddr, &p->settings->node_ip))
-        return FWD_DROP_NONE;
+    if (p->l3_drop || !addr_equal(&p->parsed.daddr, own))
+        return false;
     if (p->loaded.flags & FWD_TUPLE_RELATED) {
-        rev_snat_error(p);
-        return FWD_DROP_NONE;
+        rev_snat_error(p, own);
+        return false;
     }
     /* Later fragments without their first, and everything else that is odd: the host's own. */
     if (stage_fragment(p) || p->tuple_drop || !rev_snat_tuple(p, &tuple) ||
         be16_to_host(tuple.dport) < NAT_PORT_MIN || !nat_lookup(p->dp->nat, &tuple, &target))
-        return FWD_DROP_NONE;
+        return false;
     snat_step(p, FWD_STAGE_REV_SNAT, FWD_DROP_NONE, &tuple, &target);
     snat_rewrite(p, false, &target);
+    return true;
+}
+
+enum fwd_drop stage_rev_snat(struct path *p)
+{
+    if (p->settings->masquerade)
+        path_rev_snat(p, &p->settings->node_ip);
     return FWD_DROP_NONE;
 }

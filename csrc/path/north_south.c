@@ -1,7 +1,7 @@
 /* north_south.c - the host side: cilium_host and netdev, and handing packets to the stack.
  *
  * Called by dp.c for frames of these ports, by egress.c and ingress.c for the stack. Masquerading is
- * nat.c's, NodePort will stand here. Source: datapath reference 1.4/12, 1.10.
+ * nat.c's, services for traffic from outside are nodeport.c's. Source: datapath reference 1.4/12, 1.10.
  */
 #include "path/path.h"
 
@@ -41,6 +41,16 @@ static uint32_t host_identity(const struct path *p)
     return host ? FWD_ID_HOST : outside_identity(p);
 }
 
+/* reserve_router: clients from outside hide behind the router's address, so what the host sends from
+ * there has its ports in the same table (4.10, the overlay's hook). */
+static enum fwd_drop reserve_router(struct path *p)
+{
+    const struct fwd_settings *settings = p->settings;
+    return settings->nodeport ? path_reserve(p, p->parsed.family == 4 ? &settings->router_ip4
+                                                                      : &settings->router_ip6)
+                              : FWD_DROP_NONE;
+}
+
 /* from_host_ip: the host stack sends toward pods through cilium_host. */
 static enum fwd_drop from_host_ip(struct path *p)
 {
@@ -58,7 +68,7 @@ static enum fwd_drop from_host_ip(struct path *p)
     }
     stage_ipcache_dst(p);
     if (!local && path_tunnelled(p))
-        return (drop = stage_mtu(p)) ? drop : path_encap(p, p->dst);
+        return (drop = stage_mtu(p)) || (drop = reserve_router(p)) ? drop : path_encap(p, p->dst);
     bool skip = p->dst && (p->dst->flags & FWD_IPCACHE_SKIP_TUNNEL);
     /* What the host routed to us and we would hand straight back would loop (1.10). A CIDR's
      * identity (5.1) is a part of the world. */
@@ -111,6 +121,8 @@ void hook_from_netdev(struct path *p)
     if (!tagged) {
         p->src_identity = p->out->src_identity = outside_identity(p);
         path_trace(p, FWD_OBS_FROM_NETWORK);
+        if (path_nodeport(p) || path_nodeport_reply(p))
+            return;
         drop = stage_rev_snat(p);
     }
     if (drop) {
@@ -126,7 +138,7 @@ void hook_to_netdev(struct path *p)
     bool tagged;
     p->dir = FWD_DIR_EGRESS;
     enum fwd_drop drop = stage_vlan(p, FWD_STAGE_TO_NETDEV, &tagged);
-    if (!drop && !tagged)
+    if (!drop && !tagged && !path_nodeport_leave(p))
         drop = stage_snat(p);
     if (drop) {
         path_drop(p, drop);

@@ -37,6 +37,8 @@ struct path {
     uint32_t src_identity, dst_identity;
     enum fwd_dir dir;           /* direction drops are counted under */
     bool from_tunnel;
+    bool from_outside;          /* nodeport.c: to a service, from outside */
+    bool fragment_known;        /* stage_fragment has spoken */
 
     /* stage_lb */
     uint16_t rev_nat_id;        /* of the service this packet was sent to, 0 = none */
@@ -89,6 +91,11 @@ enum fwd_drop stage_rev_nat(struct path *p);
 void stage_loopback(struct path *p);
 /* path_nat: another source or destination. @port be16, 0 = keep; later fragments have none. */
 void path_nat(struct path *p, bool source, const struct fwd_addr *addr, uint16_t port);
+/* path_lb_local: the backend of a packet to @service. path_lb_step: and its step. */
+enum fwd_drop path_lb_local(struct path *p, const struct lb_service *service,
+                            const struct lb_backend **chosen);
+void path_lb_step(struct path *p, const struct lb_service *service,
+                  const struct lb_backend *backend, enum fwd_drop drop);
 /* path_undo_lb: give a pod's packet back the addresses it was sent with, for an error to quote. */
 void path_undo_lb(struct path *p);
 /* path_load_tuple: tuple and hash after the headers changed. */
@@ -134,6 +141,26 @@ bool path_error_rev_nat(struct path *p);
 enum fwd_drop stage_snat(struct path *p);
 /* stage_rev_snat: and take it from the answer again. What is nobody's mapping passes untouched. */
 enum fwd_drop stage_rev_snat(struct path *p);
+
+/* path_snat: give a packet this address as its source, whatever it is. */
+enum fwd_drop path_snat(struct path *p, const struct fwd_addr *behind);
+/* path_reserve: what the node sends from @own into the overlay takes its port there, so that nobody
+ * from outside is given the same one. */
+enum fwd_drop path_reserve(struct path *p, const struct fwd_addr *own);
+/* path_rev_snat: an answer to @own goes back to who hides behind it. False: to nobody. */
+bool path_rev_snat(struct path *p, const struct fwd_addr *own);
+
+/* ---- nodeport.c: services for traffic from outside ---- */
+
+/* path_nodeport: a frame from netdev to a service. True: verdict given. */
+bool path_nodeport(struct path *p);
+/* path_nodeport_reply: what came for the node itself, if it is a remote backend's answer, goes back
+ * out to the client. True: verdict given. */
+bool path_nodeport_reply(struct path *p);
+/* path_nodeport_leave: an answer of a local backend on its way out gets the service's address. */
+bool path_nodeport_leave(struct path *p);
+/* path_maglev: the backend that a service's Maglev table gives this client, NULL = ask the dice. */
+const struct lb_backend *path_maglev(const struct path *p, const struct lb_service *service);
 
 /* ---- hooks ---- */
 

@@ -1,7 +1,7 @@
 /* service.c - row 1 of docs/datapath.md, services for traffic of pods, and reverse NAT at row 11.
  *
- * Called by egress.c (stage_lb, before conntrack, so that policy and ipcache see the backend) and
- * by ingress.c (stage_loopback, stage_rev_nat). Translation happens here alone, both ways.
+ * Called by egress.c (stage_lb, before conntrack, so that policy and ipcache see the backend), by
+ * ingress.c (stage_loopback, stage_rev_nat) and nodeport.c. Translation happens here alone, both ways.
  * Source: datapath reference 4.1, 4.2, 4.4, 4.7, 4.8, era [C]; RFC 1624 for the checksums.
  */
 #include "base/checksum.h"
@@ -77,13 +77,15 @@ static const struct lb_backend *lb_choose(struct path *p, const struct lb_servic
     const struct lb_backend *backend = NULL;
     if (service->flags & FWD_SVC_AFFINITY)
         backend = lb_affinity_get(&p->dp->lb, service, &p->parsed.saddr, p->ct_packet.now_s);
+    if (!backend && p->from_outside)
+        backend = path_maglev(p, service);
     /* The flow's hash is keyed by the arena's seed: random to clients, the same in a replay. */
     return backend ? backend : lb_select(&p->dp->lb, service, p->hash >> 16);
 }
 
-/* lb_local: stick to the backend of a known flow, choose one for a new flow (4.2, [C]). */
-static enum fwd_drop lb_local(struct path *p, const struct lb_service *service,
-                              const struct lb_backend **chosen)
+/* Stick to the backend of a known flow, choose one for a new flow (4.2, [C]). */
+enum fwd_drop path_lb_local(struct path *p, const struct lb_service *service,
+                            const struct lb_backend **chosen)
 {
     struct ct *ct = &p->dp->ct;
     struct ct_tuple tuple = p->loaded;
@@ -114,8 +116,8 @@ static enum fwd_drop lb_local(struct path *p, const struct lb_service *service,
     return FWD_DROP_NONE;
 }
 
-static void lb_step(struct path *p, const struct lb_service *service,
-                    const struct lb_backend *backend, enum fwd_drop drop)
+void path_lb_step(struct path *p, const struct lb_service *service,
+                  const struct lb_backend *backend, enum fwd_drop drop)
 {
     struct fwd_step step = {.stage = FWD_STAGE_LB, .drop = (uint8_t)drop, .flag = service != NULL,
                             .len = p->parsed.proto, .addr = p->parsed.daddr,
@@ -141,8 +143,8 @@ enum fwd_drop stage_lb(struct path *p)
     const struct lb_backend *backend = NULL;
     const struct lb_service *service =
         lb_lookup(&p->dp->lb, &p->parsed.daddr, p->parsed.dport, proto);
-    enum fwd_drop drop = service ? lb_local(p, service, &backend) : FWD_DROP_NONE;
-    lb_step(p, service, backend, drop);
+    enum fwd_drop drop = service ? path_lb_local(p, service, &backend) : FWD_DROP_NONE;
+    path_lb_step(p, service, backend, drop);
     if (!backend)
         return drop;
     p->rev_nat_id = service->rev_nat_id;

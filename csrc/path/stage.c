@@ -22,7 +22,7 @@ enum fwd_drop stage_parse(struct path *p)
 enum fwd_drop stage_fragment(struct path *p)
 {
     struct parsed *parsed = &p->parsed;
-    if (!parsed->fragment)
+    if (!parsed->fragment || p->fragment_known)
         return FWD_DROP_NONE;
     metrics_add(p->dp->metrics, FWD_METRIC_FRAGMENT, (uint8_t)p->dir, p->pkt->len);
     struct frag_key key = {.daddr = parsed->daddr, .saddr = parsed->saddr, .id = parsed->frag_id,
@@ -45,6 +45,7 @@ enum fwd_drop stage_fragment(struct path *p)
             parsed->dport = second;
         }
     }
+    p->fragment_known = true;
     path_load_tuple(p);
     return FWD_DROP_NONE;
 }

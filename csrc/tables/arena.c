@@ -104,7 +104,8 @@ static bool arena_check_params(const struct fwd_params *params, const char *from
         {"backends", params->backends, 1u << 20},
         {"slots", params->slots, 1u << 22},
         {"affinity", params->affinity, 1u << 22},
-        {"nat", params->nat, 1u << 24},
+        {"nat", params->nat, 1u << 24}, {"maglev", params->maglev, UINT16_MAX},
+        {"source_ranges", params->source_ranges, 1u << 20},
     };
     for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++) {
         if (limits[i].value >= 1 && limits[i].value <= limits[i].max)
@@ -423,10 +424,8 @@ void fwd_table_stats(const struct fwd_dp *dp, enum fwd_table table, struct fwd_t
     case FWD_TABLE_NAT:
         nat_stats(dp->nat, stats);
         break;
-    case FWD_TABLE_SERVICE:
-    case FWD_TABLE_BACKEND:
-    case FWD_TABLE_SLOT:
-    case FWD_TABLE_AFFINITY:
+    case FWD_TABLE_SERVICE: case FWD_TABLE_BACKEND: case FWD_TABLE_SLOT:
+    case FWD_TABLE_AFFINITY: case FWD_TABLE_SOURCE_RANGE: case FWD_TABLE_MAGLEV:
         lb_stats(&dp->lb, table, stats);
         break;
     }

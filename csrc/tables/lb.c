@@ -18,12 +18,20 @@ enum {
 
 /* ---- layout ---- */
 
+static uint64_t lb_places_size(const struct fwd_params *params)
+{
+    return table_align((uint64_t)params->maglev * FWD_MAGLEV_SIZE * sizeof(uint32_t));
+}
+
 uint64_t lb_size(const struct fwd_params *params)
 {
     return hashtab_size(params->services, lb_service_shape) +
            hashtab_size(params->slots, lb_slot_shape) +
            hashtab_size(params->backends, lb_backend_shape) +
            hashtab_size(params->affinity, lb_affinity_shape) +
+           hashtab_size(params->source_ranges, lb_range_shape) +
+           hashtab_size(params->maglev, lb_maglev_shape) +
+           table_align(sizeof(struct lb_range_lens)) + lb_places_size(params) +
            table_align(sizeof(struct lb_frontend) * LB_REV_NATS);
 }
 
@@ -38,6 +46,14 @@ void lb_open(struct lb *lb, void *region, const struct fwd_params *params)
     at += hashtab_size(params->backends, lb_backend_shape);
     lb->affinity = (struct hashtab *)(void *)at;
     at += hashtab_size(params->affinity, lb_affinity_shape);
+    lb->ranges = (struct hashtab *)(void *)at;
+    at += hashtab_size(params->source_ranges, lb_range_shape);
+    lb->maglev = (struct hashtab *)(void *)at;
+    at += hashtab_size(params->maglev, lb_maglev_shape);
+    lb->range_lens = (struct lb_range_lens *)(void *)at;
+    at += table_align(sizeof(struct lb_range_lens));
+    lb->maglev_places = (uint32_t *)(void *)at;
+    at += lb_places_size(params);
     lb->rev_nat = (struct lb_frontend *)(void *)at;
 }
 
@@ -47,12 +63,21 @@ void lb_init(struct lb *lb, const struct fwd_params *params)
     hashtab_init(lb->slots, params->slots, params->hash_seed);
     hashtab_init(lb->backends, params->backends, params->hash_seed);
     hashtab_init(lb->affinity, params->affinity, params->hash_seed);
+    hashtab_init(lb->ranges, params->source_ranges, params->hash_seed);
+    hashtab_init(lb->maglev, params->maglev, params->hash_seed);
 }
 
 static bool lb_keep_any(const void *slot)
 {
     (void)slot; /* ids are looked up, not followed: no value can do harm */
     return true;
+}
+
+static bool lb_keep_range(const void *slot)
+{
+    const struct lb_range_key *key = &((const struct lb_range_slot *)slot)->key;
+    return (key->family == 4 && key->prefix_len <= 32) ||
+           (key->family == 6 && key->prefix_len <= 128);
 }
 
 static bool lb_keep_service(const void *slot)
@@ -92,6 +117,10 @@ static void lb_repair(struct lb *lb)
         if (!service || key.number == 0 || key.number > service->count)
             hashtab_remove(lb->slots, lb_slot_shape, &key);
     }
+    memset(lb->range_lens, 0, sizeof(*lb->range_lens));
+    for (uint64_t at = 0; (ref = hashtab_next(lb->ranges, lb_range_shape, at)); at = ref)
+        ++*lb_range_count(lb, &((struct lb_range_slot *)hashtab_at(lb->ranges, lb_range_shape,
+                                                                   ref))->key);
 }
 
 bool lb_validate(struct lb *lb, uint64_t size, const struct fwd_params *params)
@@ -100,7 +129,9 @@ bool lb_validate(struct lb *lb, uint64_t size, const struct fwd_params *params)
         !hashtab_validate(lb->services, params->services, lb_service_shape, lb_keep_service) ||
         !hashtab_validate(lb->slots, params->slots, lb_slot_shape, lb_keep_any) ||
         !hashtab_validate(lb->backends, params->backends, lb_backend_shape, lb_keep_any) ||
-        !hashtab_validate(lb->affinity, params->affinity, lb_affinity_shape, lb_keep_any))
+        !hashtab_validate(lb->affinity, params->affinity, lb_affinity_shape, lb_keep_any) ||
+        !hashtab_validate(lb->ranges, params->source_ranges, lb_range_shape, lb_keep_range) ||
+        !hashtab_validate(lb->maglev, params->maglev, lb_maglev_shape, lb_keep_any))
         return false;
     lb_repair(lb);
     return true;
@@ -239,6 +270,10 @@ void lb_stats(const struct lb *lb, enum fwd_table table, struct fwd_table_stats 
         hashtab_stats(lb->backends, lb_backend_shape, stats);
     else if (table == FWD_TABLE_SLOT)
         hashtab_stats(lb->slots, lb_slot_shape, stats);
+    else if (table == FWD_TABLE_SOURCE_RANGE)
+        hashtab_stats(lb->ranges, lb_range_shape, stats);
+    else if (table == FWD_TABLE_MAGLEV)
+        hashtab_stats(lb->maglev, lb_maglev_shape, stats);
     else
         hashtab_stats(lb->affinity, lb_affinity_shape, stats);
 }

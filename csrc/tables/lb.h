@@ -1,7 +1,7 @@
 /* lb.h - services: frontends, their backend slots, backends, reverse NAT and session affinity.
  *
  * The maps of datapath reference 2.4, era [C]: keys carry the protocol and the scope. Callers:
- * path/service.c per packet, the control side through abi.h.
+ * path/service.c and path/nodeport.c per packet, the control side through abi.h.
  */
 #ifndef FWD_TABLES_LB_H
 #define FWD_TABLES_LB_H
@@ -44,7 +44,9 @@ struct lb_flow {            /* what conntrack remembers of a flow through a serv
 };
 
 struct lb {                 /* the maps, in the handle */
-    struct hashtab *services, *slots, *backends, *affinity;
+    struct hashtab *services, *slots, *backends, *affinity, *ranges, *maglev;
+    struct lb_range_lens *range_lens;
+    uint32_t *maglev_places;     /* FWD_MAGLEV_SIZE for each slot of maglev */
     struct lb_frontend *rev_nat; /* [65536] */
 };
 
@@ -58,6 +60,17 @@ bool lb_validate(struct lb *lb, uint64_t size, const struct fwd_params *params);
 const struct lb_service *lb_lookup(const struct lb *lb, const struct fwd_addr *addr, uint16_t port,
                                    uint8_t proto);
 const struct lb_backend *lb_backend_get(const struct lb *lb, uint32_t id);
+
+/* lb_lookup_outside: the same for traffic from outside: the external scope, and for a known address
+ * with another port the wildcard entry, which has protocol and port 0 and no backends. */
+const struct lb_service *lb_lookup_outside(const struct lb *lb, const struct fwd_addr *addr,
+                                           uint16_t port, uint8_t proto);
+/* lb_source_allowed: is @client in one of the source ranges of a service (4.5)? */
+bool lb_source_allowed(const struct lb *lb, uint16_t rev_nat_id, const struct fwd_addr *client);
+/* lb_maglev: the backend at place @hash of the service's Maglev table. NULL: it has none, or the
+ * backend there takes no new connections. */
+const struct lb_backend *lb_maglev(const struct lb *lb, const struct lb_service *service,
+                                   uint32_t hash);
 
 /* lb_select: a backend for a new connection. @random decides; any value. Only active backends are
  * taken, each with the same chance. NULL: none is active. */

@@ -40,6 +40,27 @@ struct lb_affinity_slot {
     uint32_t last_used_s;
 };
 
+struct lb_range_key {
+    struct fwd_addr prefix;
+    uint16_t rev_nat_id;
+    uint8_t family, prefix_len;
+};
+
+struct lb_range_slot {
+    struct hashtab_link link;
+    struct lb_range_key key;
+};
+
+struct lb_range_lens {
+    uint32_t count[2][129];     /* ranges by family (0: IPv4) and prefix length: what to look for */
+};
+
+struct lb_maglev_slot {
+    struct hashtab_link link;
+    uint32_t rev_nat_id;
+};
+
+static_assert(sizeof(struct lb_range_key) == 20, "hashed as bytes, without padding");
 static_assert(sizeof(struct lb_key) == 20 && sizeof(struct lb_slot_key) == 24,
               "keys are hashed as bytes, without padding");
 static_assert(sizeof(struct lb_affinity_key) == 20, "the same");
@@ -53,10 +74,21 @@ static const struct hashtab_shape lb_backend_shape = {sizeof(struct lb_backend_s
 static const struct hashtab_shape lb_affinity_shape = {sizeof(struct lb_affinity_slot),
                                                        sizeof(struct lb_affinity_key)};
 
+static const struct hashtab_shape lb_range_shape = {sizeof(struct lb_range_slot),
+                                                    sizeof(struct lb_range_key)};
+static const struct hashtab_shape lb_maglev_shape = {sizeof(struct lb_maglev_slot),
+                                                     sizeof(uint32_t)};
+
 struct lb_service *lb_service_find(const struct lb *lb, const struct lb_key *key);
 
 /* lb_slot_get: backend id of slot @number of @frontend, 0 = none. */
 uint32_t lb_slot_get(const struct lb *lb, const struct lb_key *frontend, uint32_t number);
+
+/* lb_range_count: the number of ranges of a key's family and length. */
+static inline uint32_t *lb_range_count(const struct lb *lb, const struct lb_range_key *key)
+{
+    return &lb->range_lens->count[key->family == 6][key->prefix_len];
+}
 
 /* lb_has_backend: is @id in one of the service's slots? A walk over them. */
 bool lb_has_backend(const struct lb *lb, const struct lb_service *service, uint32_t id);

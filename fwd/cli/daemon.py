@@ -53,6 +53,7 @@ def config_check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Node file (YAML).")],
 ) -> None:
     """Read and compile a node file as the daemon would, and change nothing."""
+    from fwd.config.check import unsteered  # noqa: PLC0415
     from fwd.config.load import ConfigError  # noqa: PLC0415
     from fwd.control.compile import compile_world  # noqa: PLC0415
     from fwd.control.node_source import read_node  # noqa: PLC0415
@@ -62,7 +63,7 @@ def config_check(
         world = compile_world(node)
     except ConfigError as error:
         _fail(str(error))
-    for warning in node.warnings:
+    for warning in (*node.warnings, *unsteered(node)):
         typer.echo(f"warning: {warning}", err=True)
     print(
         f"{file}: ok, node {node.node.name}, {len(world.endpoints)} endpoints, "

@@ -41,12 +41,15 @@ def check(node: NodeFile) -> list[Problem]:
 
 def unused(node: NodeFile) -> list[Problem]:
     """Return what ``node`` asks for and this version does not do."""
-    features = node.features
-    found: list[Problem] = list(unused_services(node))
-    if features.nodeport:
-        text = "'true' has no effect in this version, it acts as if left out"
-        found.append((("features", "nodeport"), text))
-    return found
+    return list(unused_services(node))
+
+
+def unsteered(node: NodeFile) -> list[str]:
+    """Return what replay and trace do and a running daemon does not, with file and line."""
+    if not node.features.nodeport:
+        return []
+    what = "a running daemon is not given traffic from outside yet, only replay and trace act on it"
+    return [f"{node.path}:{node.features.line}: features.nodeport: {what}"]
 
 
 def _pod_prefixes(node: NodeFile) -> Iterator[tuple[KeyPath, str, Network]]:

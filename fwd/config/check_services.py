@@ -104,10 +104,10 @@ def unused_services(node: NodeFile) -> Iterator[Problem]:
     }
     for index, service in enumerate(node.services):
         flags = [flag for flag in NORTH_SOUTH if flag in service.flags]
-        if flags:
+        if flags and not node.features.nodeport:
             text = (
-                f"{', '.join(flags)} has no effect in this version: pods reach "
-                f"{service.frontend}, traffic from outside is not balanced yet"
+                f"{', '.join(flags)} has no effect without features.nodeport: pods reach "
+                f"{service.frontend}, traffic from outside does not"
             )
             yield ("services", index, "flags"), text
         if service.source_ranges and "source_range" not in flags:

@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from fwd.config.check import unsteered
 from fwd.control.apply import apply, diff
 from fwd.control.arena import Arena
 from fwd.control.compile import compile_world
@@ -87,7 +88,7 @@ class Agent:
         """
         self._source = await asyncio.to_thread(NodeSource.read, self.path)
         node = await asyncio.to_thread(self._source.node)
-        for warning in node.warnings:
+        for warning in (*node.warnings, *unsteered(node)):
             self._log.warning(warning)
         device = await check_start(node)
         self._mtu = pod_mtu(node, device)

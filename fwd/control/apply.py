@@ -14,18 +14,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from fwd.control.row_tables import Row, table_of
 from fwd.datapath.errors import DatapathError
-from fwd.model.rows import (
-    BackendRow,
-    EndpointRow,
-    IpcacheRow,
-    LxcRow,
-    PeerRow,
-    PolicyRow,
-    ServiceRow,
-)
+from fwd.model.rows import PolicyRow, ServiceRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -36,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ApplyReport", "Op", "Ops", "apply", "diff", "purge_connections", "purge_services"]
 
-Row = EndpointRow | LxcRow | IpcacheRow | PolicyRow | PeerRow | ServiceRow | BackendRow
 PURGE_BUDGET = 65536  # conntrack entries one call walks
 
 
@@ -50,7 +42,12 @@ class Op:
     @property
     def table(self) -> str:
         """The table's name, as ``Datapath.stats`` takes it."""
-        return _TABLES[type(self.row or self.before)]
+        return table_of(self.some).name
+
+    @property
+    def some(self) -> Row:
+        """The row as it will be, or as it was when it goes."""
+        return self.row or cast("Row", self.before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,42 +77,12 @@ class ApplyReport:
     notes: tuple[str, ...]
 
 
-_TABLES: dict[type, str] = {
-    EndpointRow: "endpoint",
-    LxcRow: "lxc",
-    IpcacheRow: "ipcache",
-    PolicyRow: "policy",
-    PeerRow: "peer",
-    ServiceRow: "service",
-    BackendRow: "backend",
-}
-
-
-def _key(row: Row) -> object:  # noqa: PLR0911 - one a table
-    """Return what the row's table finds it by."""
-    match row:
-        case EndpointRow():
-            return row.lxc_id
-        case LxcRow():
-            return row.addr
-        case IpcacheRow():
-            return row.prefix
-        case PolicyRow():
-            return (row.lxc_id, row.dir, row.identity, row.proto, row.port, row.prefix_len)
-        case PeerRow():
-            return row.ip
-        case ServiceRow():
-            return (row.frontend, row.port, row.proto, row.scope)
-        case BackendRow():
-            return row.id
-
-
 class _Changes:
     """The changes of one table by kind; a row that stays as it is makes none."""
 
     def __init__(self, old: Iterable[Row], new: Iterable[Row]) -> None:
-        before = {_key(row): row for row in old}
-        after = {_key(row): row for row in new}
+        before = {table_of(row).key(row): row for row in old}
+        after = {table_of(row).key(row): row for row in new}
         self.gone = [Op(None, row) for key, row in before.items() if key not in after]
         self.new = [Op(row, None) for key, row in after.items() if key not in before]
         self.changed = [
@@ -134,9 +101,13 @@ def diff(old: World | None, new: World) -> Ops:
     peer = _Changes(old.peers if old else (), new.peers)
     service = _Changes(old.services if old else (), new.services)
     backend = _Changes(old.backends if old else (), new.backends)
+    ranges = _Changes(old.source_ranges if old else (), new.source_ranges)
+    maglev = _Changes(old.maglev if old else (), new.maglev)
     written = policy.new + policy.changed
     strict = [
         *service.gone,
+        *ranges.gone,
+        *maglev.gone,
         *lxc.gone,
         *endpoint.gone,
         *peer.gone,
@@ -159,6 +130,9 @@ def diff(old: World | None, new: World) -> Ops:
         *backend.new,
         *backend.changed,
         *service.changed,
+        *maglev.changed,
+        *maglev.new,
+        *ranges.new,
         *service.new,
         *backend.gone,  # once no slot names them
     ]
@@ -292,40 +266,8 @@ def _slots(row: Row | None) -> int:
 
 def _write(dp: Datapath, op: Op) -> None:
     """Write one change into its table."""
-    match op:
-        case Op(row=EndpointRow() as endpoint):
-            dp.endpoint_upsert(endpoint)
-        case Op(row=LxcRow() as lxc):
-            dp.lxc_upsert(lxc)
-        case Op(row=IpcacheRow() as ipcache):
-            dp.ipcache_upsert(ipcache)
-        case Op(row=PolicyRow() as policy):
-            dp.policy_upsert(policy)
-        case Op(row=PeerRow() as peer):
-            dp.peer_upsert(peer)
-        case Op(row=ServiceRow() as service):
-            dp.service_upsert(service)
-        case Op(row=BackendRow() as backend):
-            dp.backend_upsert(backend)
-        case Op(before=before):
-            _delete(dp, before)
-
-
-def _delete(dp: Datapath, row: Row | None) -> None:
-    match row:
-        case EndpointRow():
-            dp.endpoint_delete(row.lxc_id)
-        case LxcRow():
-            dp.lxc_delete(row.addr)
-        case IpcacheRow():
-            dp.ipcache_delete(row.prefix)
-        case PolicyRow():
-            dp.policy_delete(row)
-        case PeerRow():
-            dp.peer_delete(row.ip)
-        case ServiceRow():
-            dp.service_delete(row)
-        case BackendRow():
-            dp.backend_delete(row.id)
-        case None:
-            pass
+    table = table_of(op.some)
+    if op.row is None:
+        table.delete(dp, op.some)
+    else:
+        table.upsert(dp, op.row)

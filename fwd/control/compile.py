@@ -11,6 +11,7 @@ from ipaddress import IPv4Network, IPv6Network
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from fwd.control.outside import compile_outside
 from fwd.control.policy import compile_policy
 from fwd.control.services import compile_services, service_names
 from fwd.control.world import HOST_PORTS, World
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["compile_world", "router_mac"]
 
+WILDCARD = "(wildcard)"
+"""Name of the entries that stand for the other ports of services' addresses."""
 SPARE = 4  # a table holds this many times the rows of the file it was sized for
 
 
@@ -44,6 +47,7 @@ def compile_world(
     policy, rules = compile_policy(node)
     ipcache = tuple(_ipcache(node).values())
     services, backends = compile_services(node.services)
+    outside = compile_outside(node, services, backends)
     return World(
         params=_params(node, n_policy=len(policy), n_ipcache=len(ipcache)),
         settings=_settings(node, mtu),
@@ -53,10 +57,13 @@ def compile_world(
         ipcache=ipcache,
         policy=policy,
         peers=tuple(_peers(node)),
-        services=services,
+        services=services + outside.wildcards,
         backends=backends,
+        source_ranges=outside.source_ranges,
+        maglev=outside.maglev,
         rules=rules,
-        service_names=service_names(node.services, services),
+        service_names=service_names(node.services, services)
+        | dict.fromkeys((row.rev_nat_id for row in outside.wildcards), WILDCARD),
         names={endpoint.id: endpoint.name for endpoint in node.endpoints},
         ports={endpoint.name: endpoint.id for endpoint in node.endpoints} | HOST_PORTS,
     )
@@ -134,6 +141,7 @@ def _params(node: NodeFile, *, n_policy: int, n_ipcache: int) -> Params:
     """Size the arena: conntrack as written, the rest with room for reloads."""
     sizes = Params()
     n_addresses = sum(len(endpoint.ip) for endpoint in node.endpoints)
+    n_ranges = sum(len(service.source_ranges) for service in node.services)
     n_slots = sum(len(service.backends) for service in node.services)
     capacity = node.conntrack.capacity
     return Params(
@@ -146,6 +154,8 @@ def _params(node: NodeFile, *, n_policy: int, n_ipcache: int) -> Params:
         policy=max(sizes.policy, SPARE * n_policy),
         peers=max(sizes.peers, SPARE * len(node.peers)),
         services=max(sizes.services, SPARE * len(node.services)),
+        source_ranges=max(sizes.source_ranges, SPARE * n_ranges),
+        maglev=min(65535, max(sizes.maglev, SPARE * len(node.services))),
         backends=max(sizes.backends, SPARE * n_slots),
         slots=max(sizes.slots, SPARE * n_slots),
     )
@@ -177,6 +187,7 @@ def _settings(node: NodeFile, mtu: int) -> Settings:
         router_ip6=routers.get(6),
         loopback=node.node.loopback_ip,
         masquerade=node.features.masquerade,
+        nodeport=node.features.nodeport,
         node_ip=node.node.ip,
         router_mac=router_mac(node),
         host_mac=router_mac(node),

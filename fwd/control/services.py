@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Final
 from fwd.model.rows import BackendRow, ServiceRow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from fwd.config.schema import BackendRow as BackendSection
     from fwd.config.schema import ServiceSection
     from fwd.model.rows import Address
 
-__all__ = ["SERVICE_FLAGS", "SERVICE_PROTOS", "compile_services", "service_names"]
+__all__ = ["SERVICE_FLAGS", "SERVICE_PROTOS", "compile_services", "service_names",
+           "wildcard_numbers"]  # fmt: skip
 
 SERVICE_FLAGS: Final[Mapping[str, int]] = {
     "external_ip": 1,
@@ -86,6 +87,13 @@ def service_names(services: Iterable[ServiceSection], rows: Iterable[ServiceRow]
     return {row.rev_nat_id: one.name for one, row in zip(services, rows, strict=True)}
 
 
+def wildcard_numbers(addrs: Iterable[Address], taken: Collection[int]) -> dict[Address, int]:
+    """Return a rev_nat_id for each of ``addrs`` that is none of ``taken``, the services' own."""
+    targets: dict[_Target, Address] = {(addr.version, int(addr), 0, 0): addr for addr in addrs}
+    numbers = _number(targets, _REV_NAT_IDS, taken)
+    return {targets[target]: number for target, number in numbers.items()}
+
+
 def _target(addr: Address, port: int, proto: str) -> _Target:
     return addr.version, int(addr), port, SERVICE_PROTOS[proto]
 
@@ -98,13 +106,15 @@ def _backend(service: ServiceSection, backend: BackendSection) -> _Target:
     return _target(backend.ip, backend.port, service.proto)
 
 
-def _number(targets: Iterable[_Target], most: int) -> dict[_Target, int]:
+def _number(
+    targets: Iterable[_Target], most: int, others: Collection[int] = ()
+) -> dict[_Target, int]:
     """Give each target a number from 1 to ``most`` by its hash.
 
     Where two meet, the later one in order takes the next free number, so only a collision makes one
-    target's number depend on another's presence.
+    target's number depend on another's presence. ``others`` are numbers that are not free.
     """
-    taken: set[int] = set()
+    taken = set(others)
     numbers: dict[_Target, int] = {}
     for target in sorted(set(targets)):
         digest = hashlib.blake2b(repr(target).encode(), digest_size=8).digest()

@@ -152,6 +152,11 @@ class _Tracer:
         self, place: Place, one: Segment, state: str | None
     ) -> tuple[dict[str, Any], Outcome]:
         if state in {"reply", "related"}:
+            if any(row.frontend == one.dst for row in self._world.services):
+                raise TraceError(
+                    f"{one.dst} is a service, it opens no connections: replies to one come from a "
+                    "backend, write that as the source and the client as the destination"
+                )
             opener = replace(one, src=one.dst, dst=one.src, sport=one.dport, dport=one.sport)
             if one.proto == "icmp":
                 opener = replace(opener, sport=one.sport, dport=0)

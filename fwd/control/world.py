@@ -21,11 +21,13 @@ if TYPE_CHECKING:
         EndpointRow,
         IpcacheRow,
         LxcRow,
+        MaglevRow,
         Params,
         PeerRow,
         PolicyRow,
         ServiceRow,
         Settings,
+        SourceRangeRow,
     )
 
 __all__ = ["HOST_PORTS", "Link", "World"]
@@ -58,6 +60,8 @@ class World:
     peers: tuple[PeerRow, ...] = ()
     services: tuple[ServiceRow, ...] = ()
     backends: tuple[BackendRow, ...] = ()
+    source_ranges: tuple[SourceRangeRow, ...] = ()
+    maglev: tuple[MaglevRow, ...] = ()
     rules: Mapping[int, Rule] = field(default_factory=dict)
     """rule_id to the rule it stands for."""
     service_names: Mapping[int, str] = field(default_factory=dict)

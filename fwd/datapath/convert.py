@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import struct
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from socket import ntohs
 from typing import Any
 
 from fwd.model.rows import (
@@ -43,6 +45,8 @@ _PLAIN_PARAMS = (
     "slots",
     "affinity",
     "nat",
+    "source_ranges",
+    "maglev",
     "hash_seed",
 )
 _PLAIN_SETTINGS = (
@@ -70,6 +74,7 @@ _FLAG_SETTINGS = (
     "reject_no_backend",
     "reject_deny",
     "masquerade",
+    "nodeport",
 )
 
 
@@ -89,7 +94,10 @@ def addr_c(ffi: Any, addr: Address | None) -> Any:
 
 def addr_py(ffi: Any, addr: Any) -> Address:
     """An address object, IPv4 when mapped."""
-    raw = bytes(ffi.buffer(addr.b))
+    return _address(bytes(ffi.buffer(addr.b)))
+
+
+def _address(raw: bytes) -> Address:
     return IPv4Address(raw[12:]) if raw[:12] == _MAPPED else IPv6Address(raw)
 
 
@@ -280,37 +288,22 @@ def backend_py(ffi: Any, row: Any) -> BackendRow:
     return BackendRow(int(row.id), addr, int(row.port), int(row.proto), int(row.state))
 
 
-def _be16(value: int) -> int:
-    return (value & 0xFF) << 8 | value >> 8
+_CT_ROW = struct.Struct("=16s16sHHBBHQQQQIIIIIHHBB6x")
+"""struct fwd_ct_row field by field; read whole, for a dump of a million rows is read by clients."""
 
 
-def ct_py(ffi: Any, row: Any) -> CtRow:
-    """CtRow of a ``struct fwd_ct_row``; ports in host order."""
-    plain = (
-        "proto",
-        "tuple_flags",
-        "flags",
-        "rx_packets",
-        "rx_bytes",
-        "tx_packets",
-        "tx_bytes",
-        "expires_s",
-        "src_identity",
-        "last_rx_report_s",
-        "last_tx_report_s",
-        "backend_id",
-        "rev_nat_id",
-        "ifindex",
-        "rx_flags_seen",
-        "tx_flags_seen",
-    )
-    return CtRow(
-        daddr=addr_py(ffi, row.daddr),
-        saddr=addr_py(ffi, row.saddr),
-        dport=_be16(int(row.dport)),
-        sport=_be16(int(row.sport)),
-        **{name: int(getattr(row, name)) for name in plain},
-    )
+def ct_rows(ffi: Any, rows: Any, count: int) -> list[CtRow]:
+    """CtRows of the first ``count`` of a ``struct fwd_ct_row[]``; ports in host order."""
+    found = []
+    for values in _CT_ROW.iter_unpack(ffi.buffer(rows, count * _CT_ROW.size)):
+        (daddr, saddr, dport, sport, proto, tuple_flags, flags, rx_packets, rx_bytes, tx_packets,
+         tx_bytes, expires_s, src_identity, last_rx_s, last_tx_s, backend_id, rev_nat_id, ifindex,
+         rx_flags, tx_flags) = values  # fmt: skip
+        found.append(CtRow(
+            _address(daddr), _address(saddr), ntohs(dport), ntohs(sport), proto, tuple_flags, flags,
+            rx_packets, rx_bytes, tx_packets, tx_bytes, expires_s, src_identity, last_rx_s,
+            last_tx_s, backend_id, rev_nat_id, ifindex, rx_flags, tx_flags))  # fmt: skip
+    return found
 
 
 def nat_py(ffi: Any, row: Any) -> NatRow:
@@ -318,12 +311,12 @@ def nat_py(ffi: Any, row: Any) -> NatRow:
     return NatRow(
         daddr=addr_py(ffi, row.daddr),
         saddr=addr_py(ffi, row.saddr),
-        dport=_be16(int(row.dport)),
-        sport=_be16(int(row.sport)),
+        dport=ntohs(int(row.dport)),
+        sport=ntohs(int(row.sport)),
         proto=int(row.proto),
         incoming=bool(row.flags & 1),
         to_addr=addr_py(ffi, row.to_addr),
-        to_port=_be16(int(row.to_port)),
+        to_port=ntohs(int(row.to_port)),
         created_ns=int(row.created_ns),
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fwd.datapath import convert as to
+from fwd.datapath import convert_outside as outside_to
 from fwd.datapath.errors import DatapathError
 
 if TYPE_CHECKING:
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
         EndpointRow,
         IpcacheRow,
         LxcRow,
+        MaglevRow,
         MetricRow,
         NatRow,
         Network,
         PeerRow,
         PolicyRow,
         ServiceRow,
+        SourceRangeRow,
         TableStats,
     )
 
@@ -49,7 +52,7 @@ class Tables:
 
     def _table_ids(self) -> dict[str, int]:
         names = ["ct_tcp", "ct_any", "ipcache", "endpoint", "lxc", "policy", "peer", "frag"]
-        names += ["service", "backend", "affinity", "slot", "nat"]
+        names += ["service", "backend", "affinity", "slot", "nat", "source_range", "maglev"]
         return {name: int(getattr(self._lib, f"FWD_TABLE_{name.upper()}")) for name in names}
 
     def _map(self, *, tcp: bool) -> int:
@@ -204,6 +207,50 @@ class Tables:
         rows = self._dump(self._lib.fwd_backend_dump, "fwd_backend_row")
         return (to.backend_py(self._ffi, row) for row in rows)
 
+    # ---- services for traffic from outside ----
+
+    def source_range_upsert(self, row: SourceRangeRow) -> None:
+        """Let a range use a service; DatapathError when the table is full."""
+        c_row = outside_to.source_range_c(self._ffi, row)
+        self._upsert(self._lib.fwd_source_range_upsert, c_row)
+
+    def source_range_delete(self, row: SourceRangeRow) -> bool:
+        """Take that back; False = there was none."""
+        c_row = outside_to.source_range_c(self._ffi, row)
+        return bool(self._lib.fwd_source_range_delete(self._dp, c_row))
+
+    def source_ranges(self) -> Iterator[SourceRangeRow]:
+        """All ranges of all services."""
+        rows = self._dump(self._lib.fwd_source_range_dump, "fwd_source_range_row")
+        return (outside_to.source_range_py(self._ffi, row) for row in rows)
+
+    def maglev_upsert(self, row: MaglevRow) -> None:
+        """Give a service a table, or another one; DatapathError when there is no room.
+
+        Raises:
+            ValueError: the table has another length than FWD_MAGLEV_SIZE.
+        """
+        size = int(self._lib.FWD_MAGLEV_SIZE)
+        if len(row.backends) != size:
+            msg = f"a Maglev table has {size} places, not {len(row.backends)}"
+            raise ValueError(msg)
+        ids, err = (
+            self._ffi.new("uint32_t[]", list(row.backends)),
+            self._ffi.new("struct fwd_error *"),
+        )
+        if self._lib.fwd_maglev_upsert(self._dp, row.rev_nat_id, ids, err) != 0:
+            raise DatapathError(error_text(self._ffi, err))
+
+    def maglev_delete(self, rev_nat_id: int) -> bool:
+        """Go back to random choice; False = the service had no table."""
+        return bool(self._lib.fwd_maglev_delete(self._dp, rev_nat_id))
+
+    def maglev(self, rev_nat_id: int) -> tuple[int, ...]:
+        """The table of a service, empty = it has none."""
+        ids = self._ffi.new("uint32_t[]", int(self._lib.FWD_MAGLEV_SIZE))
+        count = self._lib.fwd_maglev_get(self._dp, rev_nat_id, ids)
+        return tuple(self._ffi.unpack(ids, int(count))) if count else ()
+
     # ---- conntrack ----
 
     def ct_page(self, *, tcp: bool, cursor: int, limit: int) -> tuple[list[CtRow], int]:
@@ -211,12 +258,16 @@ class Tables:
         position = self._ffi.new("uint64_t *", cursor)
         rows = self._ffi.new("struct fwd_ct_row[]", limit)
         count = self._lib.fwd_ct_dump(self._dp, self._map(tcp=tcp), position, rows, limit)
-        return [to.ct_py(self._ffi, rows[i]) for i in range(count)], int(position[0])
+        return to.ct_rows(self._ffi, rows, int(count)), int(position[0])
 
     def ct(self, *, tcp: bool) -> Iterator[CtRow]:
         """All entries of one map."""
-        rows = self._dump(self._lib.fwd_ct_dump, "fwd_ct_row", self._map(tcp=tcp))
-        return (to.ct_py(self._ffi, r) for r in rows)
+        cursor = 0
+        while True:
+            rows, cursor = self.ct_page(tcp=tcp, cursor=cursor, limit=_PAGE)
+            yield from rows
+            if cursor == 0:
+                return
 
     def ct_sweep(self, *, tcp: bool, now_s: int, cursor: int, budget: int) -> tuple[int, int]:
         """Look at ``budget`` entries and delete the expired: (deleted, next cursor, 0 = end)."""
@@ -268,7 +319,7 @@ class Tables:
 
         Args:
             table: ct_tcp, ct_any, ipcache, endpoint, lxc, policy, peer, frag, service, backend,
-                affinity, slot or nat.
+                affinity, slot, nat, source_range or maglev.
         """
         out = self._ffi.new("struct fwd_table_stats *")
         self._lib.fwd_table_stats(self._dp, self._table_ids()[table], out)

@@ -65,8 +65,10 @@ class Drop(IntEnum):
     UNSUPPORTED_PROTOCOL_FOR_NAT_MASQUERADE = 168
     ENCAPSULATION_TRAFFIC_IS_PROHIBITED = 170
     INVALID_IDENTITY = 171
+    IS_A_CLUSTERIP = 174
     FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND = 175
     FORBIDDEN_ICMPV6_MESSAGE = 176
+    DENIED_BY_LB_SRC_RANGE_CHECK = 177
     POLICY_DENY = 181
     VLAN_FILTERED = 182
     TTL_EXCEEDED = 196
@@ -162,8 +164,10 @@ DROP_TEXT: dict[int, str] = {
     168: "Unsupported protocol for NAT masquerade",
     170: "Encapsulation traffic is prohibited",
     171: "Invalid identity",
+    174: "Is a ClusterIP",
     175: "First logical datagram fragment not found",
     176: "Forbidden ICMPv6 message",
+    177: "Denied by LB src range check",
     181: "Policy denied by denylist",
     182: "VLAN traffic disallowed by VLAN filter",
     196: "TTL exceeded",
@@ -201,8 +205,10 @@ DROP_ADVICE: dict[int, str] = {
     168: "only TCP, UDP and ICMP echo can be masqueraded",
     170: "a pod may not send to the tunnel port: only the node builds overlay packets",
     171: "a remote node claimed identity 1 (host): it is misconfigured or hostile",
+    174: "from outside only NodePorts, external and load balancer addresses are reached: give the service one of them",
     175: "a later fragment came before its first, or the fragment table is too small",
     176: "a pod sent a router advertisement or a redirect: only the node speaks for routers, find out what runs in the pod",
+    177: "the client is in none of the service's source_ranges: add its range, or find out who it is",
     181: "a deny rule matched: the event names it",
     182: "list the VLAN id in features.vlan_allowed",
     196: "the packet has made too many hops: look for a routing loop",

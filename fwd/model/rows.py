@@ -21,6 +21,7 @@ __all__ = [
     "EndpointRow",
     "IpcacheRow",
     "LxcRow",
+    "MaglevRow",
     "MetricRow",
     "NatRow",
     "Network",
@@ -29,6 +30,7 @@ __all__ = [
     "PolicyRow",
     "ServiceRow",
     "Settings",
+    "SourceRangeRow",
     "TableStats",
 ]
 
@@ -53,6 +55,9 @@ class Params:
     affinity: int = 65536
     nat: int = 65536
     """Two a mapping."""
+    source_ranges: int = 4096
+    maglev: int = 1024
+    """Services with a table; each takes 4 KB when it is written."""
     hash_seed: int = 0
     boot_id: bytes = bytes(16)
 
@@ -90,6 +95,8 @@ class Settings:
     host_mac: bytes = bytes(6)
     loopback: Address = _LOOPBACK
     masquerade: bool = False
+    nodeport: bool = False
+    """Services are there for traffic from netdev, too."""
     node_ip: Address | None = None
     """What pods' packets to the world are sent under with ``masquerade``."""
     vlan_allowed: frozenset[int] = field(default_factory=frozenset)
@@ -182,6 +189,22 @@ class ServiceRow:
     affinity_timeout_s: int = 0
     backends: tuple[int, ...] = ()
     """Backend ids, slot 1 first."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRangeRow:
+    """Who may use a service from outside; the whole row is the key."""
+
+    rev_nat_id: int
+    prefix: Network
+
+
+@dataclass(frozen=True, slots=True)
+class MaglevRow:
+    """The Maglev table of a service, by ``rev_nat_id``: a backend id a place."""
+
+    rev_nat_id: int
+    backends: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

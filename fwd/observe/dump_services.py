@@ -71,7 +71,7 @@ def _record(row: ServiceRow, backends: Mapping[int, BackendRow], name: str | Non
         "name": name,
         "frontend": str(row.frontend),
         "port": row.port,
-        "proto": protocol_name(row.proto).lower(),
+        "proto": protocol_name(row.proto).lower() if row.proto else "any",
         "scope": _SCOPES.get(row.scope, str(row.scope)),
         "flags": [word for bit, word in _FLAGS if row.flags & bit],
         "rev_nat_id": row.rev_nat_id,

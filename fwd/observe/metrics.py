@@ -35,6 +35,8 @@ TABLES: dict[str, str] = {
     "backend": "lb4_backends_v3",
     "affinity": "lb4_affinity",
     "nat": "snat_v4_external",
+    "source_range": "lb4_source_range",
+    "maglev": "lb4_maglev",
 }
 """Table of ``Datapath.stats`` to its ``map_name`` label: Cilium's names where it has the map."""
 

@@ -140,13 +140,19 @@ def _source_ip(step: Step) -> str:
     return f"{step.addr} {verb} endpoint {step.a}, identity {identity_name(step.b)}"
 
 
+_LB_REFUSALS: dict[int, str] = {
+    Drop.IS_A_CLUSTERIP: "a ClusterIP, not there for the outside",
+    Drop.DENIED_BY_LB_SRC_RANGE_CHECK: "the client is in none of its source ranges",
+}
+
+
 def _lb(step: Step) -> str:
     frontend = f"{host_port(step.addr, step.d >> 16)} {_proto(step)}"
     if not step.flag:
         return f"{frontend} is no service"
     head = f"service {frontend}, rev_nat {step.a}"
     if not step.c:
-        return f"{head}: no backend"
+        return f"{head}: {_LB_REFUSALS.get(step.drop, 'no backend')}"
     address = "" if step.addr.version == 6 else f"{_v4(step.b)}:{step.d & 0xFFFF}, "
     return f"{head} -> backend {address}id {step.c}"
 
@@ -158,11 +164,14 @@ def _rev_nat(step: Step) -> str:
 
 
 def _snat(step: Step) -> str:
-    before = host_port(_v4(step.c), step.d >> 16 if step.stage == Stage.SNAT else step.d & 0xFFFF)
+    port = step.d >> 16 if step.stage == Stage.SNAT else step.d & 0xFFFF
+    six = step.addr.version == 6  # a step holds no second IPv6 address
+    before = f"port {port}" if six else host_port(_v4(step.c), port)
     if not step.flag:
         return f"no mapping for {_proto(step)} {before}, peer {step.addr}"
     what = "source" if step.stage == Stage.SNAT else "destination"
-    return f"{_proto(step)} {what} {before} becomes {host_port(_v4(step.a), step.b)}"
+    after = f"port {step.b} of ours" if six else host_port(_v4(step.a), step.b)
+    return f"{_proto(step)} {what} {before} becomes {after}"
 
 
 def _ct_flow(step: Step, ports: int, flags: int) -> str:

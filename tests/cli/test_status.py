@@ -28,7 +28,8 @@ Endpoints:  1 of 1 ready
 Peers:      1
 Conntrack:  tcp 0/8192, any 0/8192
 Tables:     ipcache 8/512000, endpoint 1/1024, lxc 3/4096, policy 2/65536, peer 1/4096, \
-frag 0/8192, service 0/4096, backend 0/16384, affinity 0/65536, nat 0/10922
+frag 0/8192, service 0/4096, backend 0/16384, affinity 0/65536, nat 0/10922, \
+source_range 0/4096, maglev 0/1024
 Packets:    12 in, 11 out
 Monitor:    0 listeners, 0 events lost
 """

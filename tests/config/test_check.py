@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fwd.config.check import unsteered
 from fwd.config.load import ConfigError, parse_node_text
 
 NODE = "{name: n1, ip: 192.0.2.1, pod_cidr: 10.0.0.0/24, router_ip: 10.0.0.1}"
@@ -103,3 +104,11 @@ def test_contradictions_are_refused(text, error):
 def test_neighbours_of_contradictions_are_taken(text):
     """What lies just inside the rules loads."""
     assert parse_node_text(text, Path("w.yaml")).node.name == "n1"
+
+
+def test_what_only_replay_and_trace_do_is_said_to_who_runs_a_daemon() -> None:
+    """NodePort is decided offline; a running daemon has no netdev port."""
+    text = "node: {name: n, ip: 192.0.2.1}\nfeatures: {nodeport: true}\n"
+    (line,) = unsteered(parse_node_text(text, Path("w.yaml")))
+    assert line.startswith("w.yaml:2: features.nodeport: a running daemon is not given")
+    assert unsteered(parse_node_text(text.replace("true", "false"), Path("w.yaml"))) == []

@@ -73,7 +73,7 @@ WAITING = [
     (service(flags="[routable]"), []),
     (service(flags="[affinity]", affinity_timeout_s="5"), []),
     (service(flags="[node_port, source_range]", source_ranges="[10.0.0.0/8]"),
-     ["services[0].flags: node_port, source_range has no effect in this version: pods reach"]),
+     ["services[0].flags: node_port, source_range has no effect without features.nodeport"]),
     (service(source_ranges="[10.0.0.0/8]"),
      ["services[0].source_ranges: has no effect without the flag source_range"]),
     (service(affinity_timeout_s="5"),

@@ -188,13 +188,14 @@ def test_broken_node_files_end_the_run(tmp_path, capsys):
 def test_warnings_go_to_stderr(tmp_path, capsys):
     """What the file asks for and this version ignores is said once, not in the answers."""
     config = tmp_path / "w.yaml"
-    config.write_text(NODE1.read_text() + "features: {nodeport: true}\n")
+    row = "{name: s, frontend: 10.96.0.1, port: 80, affinity_timeout_s: 5}"
+    config.write_text(f"{NODE1.read_text()}services: [{row}]\nfeatures: {{nodeport: true}}\n")
     assert len(run(send(), config=config)) == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
         (
-            f"warning: {config}:31: features.nodeport: 'true' has no effect in this version, "
-            "it acts as if left out"
+            f"warning: {config}:31: services[0].affinity_timeout_s: has no effect without "
+            "the flag affinity"
         )
     ]
 

@@ -83,6 +83,15 @@ def test_a_local_destination_is_traced_into_the_pod(node):
     assert answer["verdict"].startswith("forwarded to default/local, identity 25003 — allowed by")
 
 
+def test_a_service_is_traced_to_its_backend(node):
+    """The translation is a stage of its own, and an established packet keeps its backend."""
+    flow = "default/curl -> 10.96.0.10:80/tcp"
+    new, later = (node(flow, ct=state)["packet"] for state in ("new", "established"))
+    assert "service 10.96.0.10:80 TCP" in new["stages"][2]["walk"]
+    assert later["ct"] == "established"
+    assert node("default/curl -> 10.96.0.11:80/tcp")["packet"]["drop"]["code"] == 158
+
+
 @pytest.mark.parametrize(
     ("flow", "says"),
     [
@@ -140,6 +149,7 @@ def test_a_frame_and_an_underlay_frame(node):
          ("its first packet, 10.244.0.108:43512 -> 8.8.8.8:53 udp from default/curl, is dropped "
           "(133 POLICY_DENIED)")),
         ({"flow": "host -> 10.244.2.171:80/tcp", "ct": "new"}, "conntrack is not asked"),
+        ({"flow": "default/curl -> 10.96.0.10:80/tcp", "ct": "reply"}, "10.96.0.10 is a service"),
     ],
 )  # fmt: skip
 def test_errors(node, asked, says):

@@ -70,7 +70,7 @@ def _ipv6(packet: bytes, found: Found) -> int:
     if len(packet) < 40 or packet[0] >> 4 != 6:
         return Drop.INVALID_PACKET_DROPPED
     length = int.from_bytes(packet[4:6])
-    if length > len(packet) - 40:
+    if length > len(packet) - 40 or _MAPPED in {packet[8:20], packet[24:36]}:
         return Drop.INVALID_PACKET_DROPPED
     found.family, found.ttl = 6, packet[7]
     found.saddr, found.daddr = packet[8:24], packet[24:40]

@@ -56,6 +56,14 @@ LINES = [
     (step(Stage.LB, flag=1, drop=158, a=3, d=80 << 16, len=17, addr="10.96.0.10"),
      (" 1  stage_lb                 service 10.96.0.10:80 UDP, rev_nat 3: no backend: "
       "DROP 158 Service backend not found")),
+    (step(Stage.LB, flag=1, drop=174, a=3, d=80 << 16, len=6, addr="10.96.0.10"),
+     (" 1  stage_lb                 service 10.96.0.10:80 TCP, rev_nat 3: a ClusterIP, not there "
+      "for the outside: DROP 174 Is a ClusterIP")),
+    (step(Stage.LB, flag=1, drop=177, a=3, d=80 << 16, len=6, addr="10.96.0.10"),
+     (" 1  stage_lb                 service 10.96.0.10:80 TCP, rev_nat 3: the client is in none of "
+      "its source ranges: DROP 177 Denied by LB src range check")),
+    (step(Stage.SNAT, flag=1, a=NODE1, b=50000, c=POD, d=PORTS, len=6, addr="fd00::10"),
+     " 8  stage_snat               TCP source port 43512 becomes port 50000 of ours"),
     (step(Stage.REV_NAT, flag=1, a=3, d=80 << 16 | 8080, addr="10.96.0.10"),
      "11  stage_rev_nat            rev_nat 3: source becomes 10.96.0.10:80 again"),
     (step(Stage.REV_NAT, a=3),

@@ -74,3 +74,17 @@ def test_a_super_packet_is_answered_with_an_ordinary_frame() -> None:
         (outcome,) = dp.run(10**9, [packet])
     assert outcome.drop == Drop.FRAGMENTATION_NEEDED
     assert sums_are_right(outcome.frame)
+
+
+@pytest.mark.parametrize(("src", "dst"), [("10.244.0.108", "8.8.8.8"), ("fd00::108", "fd00:9::1")])
+def test_an_errors_family_is_the_packets(src: str, dst: str) -> None:
+    """A router address of the other family, as damaged settings may hold, costs no byte more."""
+    with datapath() as dp:
+        ours = dp.settings
+        swapped = replace(ours, router_ip4=ours.router_ip6, router_ip6=ours.router_ip4)
+        dp.set_settings(swapped)
+        frame = build({**DEFAULTS["curl"], "src": src, "dst": dst, "ttl": 1, "udp": {"dport": 9}})
+        (outcome,) = dp.run(10**12, [Packet(frame, CURL)])
+        assert (outcome.verdict, outcome.drop) == (Verdict.TX_ENDPOINT, Drop.TTL_EXCEEDED)
+        assert outcome.frame[12:14] == frame[12:14]
+        assert len(outcome.frame) == len(frame) + (28 if ":" not in src else 48)

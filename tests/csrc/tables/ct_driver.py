@@ -16,7 +16,7 @@ SCOPES = {"bidir": 0, "forward": 1, "reverse": 2}
 BOOT_ID = bytes(range(16))
 CAPACITIES = (
     *("ipcache", "endpoints", "lxc", "policy", "peers", "fragments", "events"),
-    *("services", "backends", "slots", "affinity", "nat"),
+    *("services", "backends", "slots", "affinity", "nat", "source_ranges", "maglev"),
 )
 """Of struct fwd_params, beside those of conntrack."""
 

@@ -1,0 +1,214 @@
+/* nodeport.c - services for traffic from outside: NodePort, externalIP, LoadBalancer, hostPort. Rows 8
+ * and 9 of docs/datapath.md.
+ *
+ * Called by north_south.c for frames from and to netdev, by ingress.c for answers of remote backends.
+ * Source: datapath reference 4.3, 4.5, 4.9 (nodeport_lb4, rev_nodeport_lb4), 4.10, era [C], SNAT mode.
+ *
+ * Theory. The client's flow to the backend is one conntrack entry of the egress kind, marked
+ * NODE_PORT, with the service's rev_nat_id. A local backend sees the client; its answer is translated
+ * when it leaves netdev. For a remote one the node puts its own address in the client's place, the
+ * router's through the tunnel, so that answers come back here and take both steps in reverse.
+ */
+#include "base/hash.h"
+#include "path/path.h"
+
+/* Bytes 4-7 and 8-11 of Cilium's default seed JLfvgnHc2kaSUFaI, as one number: nodes with the same
+ * table and the same seed give one client the same backend. */
+#define MAGLEV_SEED_IPV4 0x71dcda46u
+#define MAGLEV_SEED_IPV6 0x92505688u
+
+/* ---- choice ---- */
+
+static uint32_t nodeport_word(const struct fwd_addr *addr, uint32_t n)
+{
+    uint32_t word;
+    memcpy(&word, addr->b + n * 4, sizeof(word));
+    return word;
+}
+
+/* maglev_hash: of a client; its port does not matter when it sticks to a backend ([C]). The
+ * destination is left out, so that one client meets one backend on all addresses of a service. */
+static uint32_t maglev_hash(const struct path *p, const struct lb_service *service)
+{
+    const struct fwd_addr *client = &p->parsed.saddr;
+    uint32_t ports = (uint32_t)p->parsed.dport << 16;
+    if (!(service->flags & FWD_SVC_AFFINITY))
+        ports |= p->parsed.sport;
+    if (p->parsed.family == 4)
+        return jhash_words(path_v4(client), ports, p->parsed.proto, MAGLEV_SEED_IPV4);
+    uint32_t w[3] = {nodeport_word(client, 0), nodeport_word(client, 1), nodeport_word(client, 2)};
+    jhash_mix(w);
+    w[0] += nodeport_word(client, 3);
+    w[1] += ports;
+    w[2] += p->parsed.proto;
+    jhash_mix(w);
+    w[0] += MAGLEV_SEED_IPV6;
+    jhash_final(w);
+    return w[2];
+}
+
+const struct lb_backend *path_maglev(const struct path *p, const struct lb_service *service)
+{
+    return lb_maglev(&p->dp->lb, service, maglev_hash(p, service));
+}
+
+/* nodeport_choose: may this client use the service, and which backend is it given? A ClusterIP is
+ * refused before a backend is chosen, so that strangers leave nothing in conntrack. */
+static enum fwd_drop nodeport_choose(struct path *p, const struct lb_service *service,
+                                     const struct lb_backend **backend)
+{
+    if (service->flags & FWD_SVC_SOURCE_RANGE &&
+        !lb_source_allowed(&p->dp->lb, service->rev_nat_id, &p->parsed.saddr))
+        return FWD_DROP_DENIED_BY_LB_SRC_RANGE_CHECK;
+    if (!service->key.proto) /* the wildcard: a known address, another port */
+        return FWD_DROP_SERVICE_BACKEND_NOT_FOUND;
+    if (!(service->flags & FWD_SVC_ROUTABLE))
+        return FWD_DROP_IS_A_CLUSTERIP;
+    enum fwd_drop drop = path_lb_local(p, service, backend);
+    if (!drop && service->flags & FWD_SVC_HOST_PORT &&
+        !lxc_lookup(p->dp->lxc, &(*backend)->addr))
+        drop = FWD_DROP_INVALID_PACKET_DROPPED; /* a hostPort is its own host's */
+    return drop;
+}
+
+/* ---- the way in ---- */
+
+/* nodeport_track: translate, and the entry by which answers will be known. Its source is the world
+ * whatever the client's identity (4.9/5). */
+static enum fwd_drop nodeport_track(struct path *p, const struct lb_service *service,
+                                    const struct lb_backend *backend)
+{
+    uint32_t client = p->src_identity;
+    p->rev_nat_id = service->rev_nat_id;
+    path_nat(p, false, &backend->addr, backend->port);
+    path_load_tuple(p);
+    enum fwd_drop drop = stage_ct_lookup(p, CT_EGRESS);
+    if (drop)
+        return drop;
+    p->ct_state.flags |= FWD_CT_NODE_PORT;
+    p->src_identity = FWD_ID_WORLD;
+    drop = stage_ct_write(p, CT_EGRESS);
+    p->src_identity = client;
+    return drop;
+}
+
+/* nodeport_out: leave by netdev. There is no FIB here: who owns netdev resolves the next hop. */
+static void nodeport_out(struct path *p)
+{
+    path_trace(p, FWD_OBS_TO_NETWORK);
+    path_send(p, FWD_TX_UNDERLAY, FWD_PORT_NETDEV);
+}
+
+/* nodeport_remote: to a backend on another node, under an address of ours. */
+static enum fwd_drop nodeport_remote(struct path *p)
+{
+    const struct fwd_settings *settings = p->settings;
+    enum fwd_drop drop;
+    p->dir = FWD_DIR_EGRESS;
+    stage_ipcache_dst(p);
+    bool tunnel = path_tunnelled(p);
+    const struct fwd_addr *own = &settings->node_ip;
+    if (tunnel)
+        own = p->parsed.family == 4 ? &settings->router_ip4 : &settings->router_ip6;
+    drop = tunnel ? stage_mtu(p) : stage_l3(p, settings->router_mac, NULL);
+    if (drop || (drop = path_snat(p, own)))
+        return drop;
+    p->src_identity = p->out->src_identity = FWD_ID_WORLD;
+    if (tunnel)
+        return path_encap(p, p->dst);
+    nodeport_out(p);
+    return FWD_DROP_NONE;
+}
+
+static enum fwd_drop nodeport_forward(struct path *p)
+{
+    const struct fwd_lxc_row *local = lxc_lookup(p->dp->lxc, &p->parsed.daddr);
+    path_step(p, (struct fwd_step){.stage = FWD_STAGE_LOCAL, .flag = local != NULL,
+                                   .a = local ? local->lxc_id : 0, .b = local ? local->flags : 0,
+                                   .addr = p->parsed.daddr});
+    if (!local)
+        return nodeport_remote(p);
+    if (local->flags & FWD_LXC_HOST) {
+        path_send(p, FWD_TO_STACK, FWD_PORT_HOST);
+        return FWD_DROP_NONE;
+    }
+    metrics_add(p->dp->metrics, FWD_METRIC_FORWARDED, FWD_DIR_INGRESS, p->pkt->len);
+    path_deliver_local(p, local->lxc_id);
+    return FWD_DROP_NONE;
+}
+
+/* nodeport_ports: is it a packet with ports, be they its first fragment's? */
+static bool nodeport_ports(struct path *p)
+{
+    uint8_t proto = p->parsed.proto;
+    if (!p->settings->nodeport || p->l3_drop ||
+        (proto != PROTO_TCP && proto != PROTO_UDP && proto != PROTO_SCTP))
+        return false;
+    if (p->parsed.fragment && (!p->settings->fragments || stage_fragment(p)))
+        return false;
+    return !p->tuple_drop;
+}
+
+bool path_nodeport(struct path *p)
+{
+    if (!nodeport_ports(p))
+        return false;
+    const struct lb_backend *backend = NULL;
+    const struct lb_service *service =
+        lb_lookup_outside(&p->dp->lb, &p->parsed.daddr, p->parsed.dport, p->parsed.proto);
+    if (!service)
+        return false;
+    p->from_outside = true;
+    enum fwd_drop drop = nodeport_choose(p, service, &backend);
+    path_lb_step(p, service, backend, drop);
+    if (!drop)
+        drop = nodeport_track(p, service, backend);
+    if (!drop)
+        drop = nodeport_forward(p);
+    if (drop)
+        path_refuse(p, drop);
+    return true;
+}
+
+/* ---- the way back ---- */
+
+/* nodeport_rev_nat: give an answer the service's address. False: it is none of ours. */
+static bool nodeport_rev_nat(struct path *p)
+{
+    struct ct_tuple flow = p->loaded;
+    struct ct_state state;
+    flow.flags = FWD_TUPLE_OUT;
+    if (!ct_get(&p->dp->ct, &flow, p->hash, &state) || !(state.flags & FWD_CT_NODE_PORT) ||
+        !state.rev_nat_id || stage_ct_lookup(p, CT_INGRESS) || p->ct_status != FWD_CT_REPLY)
+        return false;
+    stage_rev_nat(p);
+    return true;
+}
+
+bool path_nodeport_reply(struct path *p)
+{
+    const struct fwd_settings *settings = p->settings;
+    const struct fwd_addr *own[] = {&settings->node_ip, &settings->router_ip4,
+                                    &settings->router_ip6};
+    bool ours = false;
+    if (!nodeport_ports(p))
+        return false;
+    for (uint32_t i = 0; i < 3 && !ours; i++)
+        ours = path_rev_snat(p, own[i]);
+    if (!ours)
+        return false;
+    path_load_tuple(p);
+    if (!nodeport_rev_nat(p))
+        return false; /* a pod's or the host's own flow: the usual way from here on */
+    enum fwd_drop drop = stage_l3(p, settings->router_mac, NULL);
+    if (drop)
+        path_drop(p, drop);
+    else
+        nodeport_out(p);
+    return true;
+}
+
+bool path_nodeport_leave(struct path *p)
+{
+    return nodeport_ports(p) && lxc_lookup(p->dp->lxc, &p->parsed.saddr) && nodeport_rev_nat(p);
+}
