@@ -80,18 +80,20 @@ def _clang(*arguments: object) -> None:
     subprocess.run([str(CLANG), *FLAGS, *map(str, arguments)], check=True)
 
 
-def run(target: str, seconds: int, *, found: Path) -> Ran:
+def run(target: str, seconds: int, *, found: Path, seed: int = 0) -> Ran:
     """Run one target for a time.
 
     Args:
         target: one of TARGETS.
         seconds: how long.
         found: directory for inputs that reach something new; read as well.
+        seed: of the mutations; the same one takes the same way, 0 = another way each time.
     """
     crashes = WORK / "crashes"
     for directory in (crashes, found):
         directory.mkdir(parents=True, exist_ok=True)
     command = [WORK / "bin" / target, f"-max_total_time={seconds}", f"-max_len={MAX_LEN}",
+               f"-seed={seed}",
                "-timeout=10", "-print_final_stats=1", f"-artifact_prefix={crashes}/{target}-",
                found, WORK / "corpus" / target]  # fmt: skip
     done = subprocess.run(

@@ -7,7 +7,8 @@
 #include "world.h"
 
 enum { NODE = 0xc0a83869, NODE2 = 0xc0a8386a, LEGACY = 0xc0a8386b, CURL_IP = 0x0af4006c,
-       LOCAL_IP = 0x0af4006d, ROUTER = 0x0af40096, NGINX = 0x0af402ab, VIP = 0x0a600000 };
+       LOCAL_IP = 0x0af4006d, ROUTER = 0x0af40096, NGINX = 0x0af402ab, VIP = 0x0a600000,
+       EXTERNAL = 0xc633640a };
 enum { CAPACITY = 64, V6_NET = 0xfd };
 
 const uint8_t world_boot[16] = "fuzzing this one";
@@ -66,15 +67,16 @@ static void add_policy(uint16_t pod, uint8_t dir, uint32_t identity, uint8_t pro
     must(fwd_policy_upsert(world, &row, &err) == 0);
 }
 
-/* add_service: 10.96.0.<last>:80 of both protocols. */
-static void add_service(uint8_t last, uint16_t flags, const uint32_t *backends, uint32_t n)
+/* add_service: @addr:@port of both protocols, under rev_nat ids @id and @id + 1. */
+static void add_service(uint32_t addr, uint16_t port, uint16_t id, uint16_t flags,
+                        const uint32_t *backends, uint32_t n)
 {
     struct fwd_error err = {0};
     const uint8_t protos[2] = {PROTO_TCP, PROTO_UDP};
     for (uint32_t i = 0; i < 2; i++) {
-        struct fwd_service_row row = {.frontend = v4(VIP | last), .port = 80, .proto = protos[i],
+        struct fwd_service_row row = {.frontend = v4(addr), .port = port, .proto = protos[i],
                                       .flags = flags, .affinity_timeout_s = 10,
-                                      .rev_nat_id = (uint16_t)(last * 2u + i)};
+                                      .rev_nat_id = (uint16_t)(id + i)};
         uint32_t ids[4];
         for (uint32_t slot = 0; slot < n; slot++)
             ids[slot] = backends[slot] * 2 + i;
@@ -91,10 +93,28 @@ static void add_services(void)
                                       .proto = id & 1 ? PROTO_UDP : PROTO_TCP};
         must(fwd_backend_upsert(world, &row, &err) == 0);
     }
-    add_service(10, 0, (uint32_t[]){1, 2}, 2);
-    add_service(11, 0, (uint32_t[]){0}, 0);
-    add_service(12, 0, (uint32_t[]){3}, 1);
-    add_service(13, FWD_SVC_AFFINITY, (uint32_t[]){1, 2, 3}, 3);
+    add_service(VIP | 10, 80, 20, 0, (uint32_t[]){1, 2}, 2);
+    add_service(VIP | 11, 80, 22, 0, (uint32_t[]){0}, 0);
+    add_service(VIP | 12, 80, 24, 0, (uint32_t[]){3}, 1);
+    add_service(VIP | 13, 80, 26, FWD_SVC_AFFINITY, (uint32_t[]){1, 2, 3}, 3);
+}
+
+/* add_outside: the frontends of rows/nodeport.yaml: near, far, hostPort, ranges; one with Maglev. */
+static void add_outside(void)
+{
+    struct fwd_error err = {0};
+    const uint16_t open = FWD_SVC_NODE_PORT | FWD_SVC_ROUTABLE;
+    add_service(NODE, 30080, 40, open, (uint32_t[]){2}, 1);
+    add_service(NODE, 30081, 42, open, (uint32_t[]){1, 2}, 2);
+    add_service(NODE, 8444, 44, FWD_SVC_HOST_PORT | FWD_SVC_ROUTABLE, (uint32_t[]){1}, 1);
+    add_service(EXTERNAL, 80, 46, open | FWD_SVC_SOURCE_RANGE, (uint32_t[]){1, 2}, 2);
+    struct fwd_source_range_row range = {.prefix = v4(0xcb007100), .rev_nat_id = 46, .family = 4,
+                                         .prefix_len = 24};
+    must(fwd_source_range_upsert(world, &range, &err) == 0);
+    uint32_t ids[FWD_MAGLEV_SIZE];
+    for (uint32_t i = 0; i < FWD_MAGLEV_SIZE; i++)
+        ids[i] = i & 1 ? 2 : 4;
+    must(fwd_maglev_upsert(world, 42, ids, &err) == 0);
 }
 
 static void add_peers_and_policy(void)
@@ -126,7 +146,7 @@ static void world_settings(void)
         .monitor_mask = 15, .punt_rate_pps = 10, .punt_burst = 20, .tunnel_port = 8472,
         .tunnel = 1, .verify_peer = 1, .verify_source = 1, .fragments = 1, .icmp_frag_needed = 1,
         .ttl_exceeded_reply = 1, .reject_no_backend = 1, .reject_deny = 1, .tunnel_mtu = 1450,
-        .masquerade = 1, .node_ip = v4(NODE), .router_ip4 = v4(ROUTER), .router_ip6 = v6(0, 0x150),
+        .masquerade = 1, .nodeport = 1, .node_ip = v4(NODE), .router_ip4 = v4(ROUTER), .router_ip6 = v6(0, 0x150),
         .router_mac = {2, 0, 0, 0, 0, 3}, .host_mac = {2, 0, 0, 0, 0, 4},
         .loopback = v4(0xa9fe2a01), .vlan_allowed = {1 << 7},
     };
@@ -159,6 +179,7 @@ static void world_make(void)
         must(fwd_lxc_upsert(world, &own[i], &err) == 0);
     add_peers_and_policy();
     add_services();
+    add_outside();
 }
 
 size_t world_size(void)
