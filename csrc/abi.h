@@ -6,6 +6,8 @@
  * Conventions: addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d (D5). `be16`/`be32` in a comment
  * marks network order, everything else is host order. `size` is storage, `len` bytes in use.
  * Every function that can fail takes a struct fwd_error and says what was being done.
+ * Longer than other headers on purpose: one place has every layout (D2), and its comments are the
+ * documentation of the library.
  */
 #ifndef FWD_ABI_H
 #define FWD_ABI_H
@@ -119,7 +121,12 @@ enum fwd_policy_match { /* Cilium's match types, datapath reference 8.4 */
     FWD_MATCH_PROTO_ONLY = 6,
 };
 
-enum fwd_event_type { FWD_EVENT_DROP = 1, FWD_EVENT_STEP = 2, FWD_EVENT_TRACE = 4, FWD_EVENT_VERDICT = 5 };
+enum fwd_event_type {
+    FWD_EVENT_DROP = 1,
+    FWD_EVENT_STEP = 2,
+    FWD_EVENT_TRACE = 4,
+    FWD_EVENT_VERDICT = 5,
+};
 
 /* monitor_mask bits of struct fwd_settings: which events are written to the ring */
 enum { FWD_MONITOR_DROP = 1, FWD_MONITOR_TRACE = 2, FWD_MONITOR_VERDICT = 4, FWD_MONITOR_STEP = 8 };

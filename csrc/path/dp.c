@@ -1,5 +1,6 @@
 /* dp.c - a batch through the hooks: the first pass parses and asks for conntrack's index lines, the
- * second for its entries, the third runs the hook of each packet's port (D8). Holds the exits: the only code that traces, counts a drop and reports it.
+ * second for its entries, the third runs the hook of each packet's port (D8). Holds the exits: the
+ * only code that traces, counts a drop and reports it.
  *
  * Five callers: the pump, replay, two-node tests, fuzzing, benchmarks (D6).
  */

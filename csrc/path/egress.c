@@ -89,7 +89,7 @@ static bool echo_request(const struct parsed *parsed)
 /* Row 6: where to. Local endpoint, overlay, or the host's stack, in this order. */
 static enum fwd_drop stage_forward(struct path *p)
 {
-    /* The reply of a pod to itself goes to the loopback address: its own is the source ([C], 4.8). */
+    /* A pod's reply to itself goes to the loopback address: its own is the source ([C], 4.8). */
     bool to_itself = p->hairpin &&
                      (p->ct_status == FWD_CT_REPLY || p->ct_status == FWD_CT_RELATED);
     const struct fwd_lxc_row *local =

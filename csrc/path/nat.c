@@ -1,9 +1,9 @@
 /* nat.c - masquerading, rows 8 and 9 of docs/datapath.md: pods' packets leave netdev under the
  * node's address, answers find back.
  *
- * Called by north_south.c (hook_to_netdev, hook_from_netdev) and by nodeport.c. The mappings are tables/nat.c's, the
- * bytes service.c's (path_nat) and quote.c's (quote_nat). IPv4 only, as in Cilium's
- * cilium_snat_v4_external. Source: datapath reference 4.10, era [C].
+ * Called by north_south.c (hook_to_netdev, hook_from_netdev) and by nodeport.c. The mappings are
+ * tables/nat.c's, the bytes service.c's (path_nat) and quote.c's (quote_nat). IPv4 only, as in
+ * Cilium's cilium_snat_v4_external. Source: datapath reference 4.10, era [C].
  */
 #include "base/checksum.h"
 #include "path/path.h"
