@@ -23,7 +23,7 @@
 #endif
 
 enum {
-    FWD_ABI_VERSION = 3,
+    FWD_ABI_VERSION = 4,
     FWD_MAX_TRACE = 8,     /* observation points one packet can pass on one node */
     FWD_MAX_STEPS = 24,    /* stages one packet can pass on one node, with room */
     FWD_CAPTURE_LEN = 128, /* packet bytes an event keeps (Cilium's TRACE_PAYLOAD_LEN) */
@@ -244,6 +244,9 @@ struct fwd_settings {
     uint16_t tunnel_mtu;        /* largest inner IP datagram, bytes; 0 = not checked */
     uint8_t masquerade;         /* pods' packets to the world leave netdev under node_ip */
     uint8_t nodeport;           /* services are there for traffic from netdev, too */
+    uint8_t mss_clamp;          /* lower TCP's MSS to what tunnel_mtu carries */
+    uint8_t policy_audit;       /* what policy would deny passes and is reported */
+    uint8_t pad[2];
     struct fwd_addr node_ip;
     struct fwd_addr router_ip4, router_ip6; /* source of ICMP errors; all zero = none are sent */
     uint8_t router_mac[6], host_mac[6]; /* cilium_host as next hop, and as receiver */
@@ -412,7 +415,7 @@ struct fwd_table_stats {
 struct fwd_event {
     uint64_t time_ns;
     uint8_t type;              /* enum fwd_event_type */
-    uint8_t subtype;           /* drop reason or observation point */
+    uint8_t subtype;           /* drop reason, observation point; verdict: 1 = audited */
     uint16_t source;           /* endpoint that speaks, 0 = the node */
     uint32_t hash;
     uint32_t len_orig;

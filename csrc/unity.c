@@ -24,6 +24,7 @@
 #include "path/service.c"
 #include "path/quote.c"
 #include "path/icmp_error.c"
+#include "path/mss.c"
 #include "path/egress.c"
 #include "path/ingress.c"
 #include "path/nat.c"

@@ -88,12 +88,12 @@ void path_trace(struct path *p, enum fwd_obs obs)
     }
 }
 
-void path_policy_verdict(struct path *p, enum fwd_drop drop)
+void path_policy_verdict(struct path *p, enum fwd_drop drop, bool audited)
 {
     trace_note(p, FWD_OBS_POLICY_VERDICT);
     if (!(p->settings->monitor_mask & FWD_MONITOR_VERDICT))
         return;
-    struct fwd_event *event = event_begin(p, FWD_EVENT_VERDICT, 0);
+    struct fwd_event *event = event_begin(p, FWD_EVENT_VERDICT, audited);
     event->verdict = -(int32_t)drop;
 }
 

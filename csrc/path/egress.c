@@ -108,6 +108,8 @@ static enum fwd_drop stage_forward(struct path *p)
     }
     if (!local && path_tunnelled(p)) {
         enum fwd_drop drop = stage_mtu(p);
+        if (!drop)
+            stage_mss(p);
         return drop ? drop : path_encap(p, p->dst);
     }
     path_to_stack(p, NULL, p->settings->router_mac);

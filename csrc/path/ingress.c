@@ -151,6 +151,7 @@ static enum fwd_drop from_overlay_ip(struct path *p)
         return FWD_DROP_NONE;
     }
     metrics_add(p->dp->metrics, FWD_METRIC_FORWARDED, FWD_DIR_INGRESS, p->pkt->len);
+    stage_mss(p);
     path_deliver_local(p, local->lxc_id);
     return FWD_DROP_NONE;
 }

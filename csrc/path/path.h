@@ -61,8 +61,9 @@ struct path {
 /* path_trace: the packet passes an observation point; counts what datapath reference 8.3 says. */
 void path_trace(struct path *p, enum fwd_obs obs);
 
-/* path_policy_verdict: the policy-verdict event; @drop 0 = allowed. */
-void path_policy_verdict(struct path *p, enum fwd_drop drop);
+/* path_policy_verdict: the policy-verdict event; @drop 0 = allowed, @audited = it passes for all
+ * that. */
+void path_policy_verdict(struct path *p, enum fwd_drop drop, bool audited);
 
 /* path_send, path_punt, path_drop: the verdicts. path_drop counts and reports, nobody else does.
  * path_punt drops instead when the endpoint has used up its tokens. */
@@ -108,6 +109,8 @@ void path_load_tuple(struct path *p);
 void path_refuse(struct path *p, enum fwd_drop drop);
 /* stage_mtu: does the packet fit the tunnel, or may it be fragmented on the way (6.2)? */
 enum fwd_drop stage_mtu(struct path *p);
+/* stage_mss: lower the MSS option of a SYN to what the tunnel carries (mss.c). */
+void stage_mss(struct path *p);
 /* path_nd: a pod's neighbour discovery, before its source is checked (7.5). True: verdict given. */
 bool path_nd(struct path *p);
 

@@ -126,7 +126,8 @@ static struct policy_result policy_verdict(const struct path *p, enum ct_dir dir
     return result;
 }
 
-/* stage_policy: evaluated for every packet in request direction, never for replies. */
+/* stage_policy: evaluated for every packet in request direction, never for replies. Audit mode lets
+ * pass what it denies and says so once a flow (5.3/5). */
 enum fwd_drop stage_policy(struct path *p, enum ct_dir dir)
 {
     if (p->ct_status == FWD_CT_REPLY || p->ct_status == FWD_CT_RELATED || p->hairpin)
@@ -135,16 +136,19 @@ enum fwd_drop stage_policy(struct path *p, enum ct_dir dir)
     struct policy_result result = policy_verdict(p, dir, &key);
     if (result.entry != UINT32_MAX)
         policy_count(p->dp->policy, result.entry, p->pkt->len);
+    bool audited = p->settings->policy_audit && (result.drop == FWD_DROP_POLICY_DENIED ||
+                                                 result.drop == FWD_DROP_POLICY_DENY);
     p->out->rule_id = result.rule_id;
     p->out->match = result.match;
     p->out->policy_endpoint = key.lxc_id;
     path_step(p, (struct fwd_step){
         .stage = dir == CT_EGRESS ? FWD_STAGE_POLICY_EGRESS : FWD_STAGE_POLICY_INGRESS,
-        .drop = (uint8_t)result.drop, .flag = result.entry != UINT32_MAX, .len = key.proto,
-        .a = result.rule_id, .b = result.match, .c = key.identity, .d = key.lxc_id});
-    if (result.drop || p->ct_status == FWD_CT_NEW)
-        path_policy_verdict(p, result.drop);
-    return result.drop;
+        .drop = audited ? 0 : (uint8_t)result.drop, .flag = result.entry != UINT32_MAX,
+        .len = key.proto, .a = result.rule_id, .b = result.match, .c = key.identity,
+        .d = key.lxc_id});
+    if ((result.drop && !audited) || p->ct_status == FWD_CT_NEW)
+        path_policy_verdict(p, result.drop, audited);
+    return audited ? FWD_DROP_NONE : result.drop;
 }
 
 enum fwd_drop stage_ct_write(struct path *p, enum ct_dir dir)

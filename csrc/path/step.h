@@ -21,6 +21,7 @@
  *   REV_NAT            1 = known   rev_nat_id    frontend (v4)    -             ports*    -     frontend
  *   SNAT, REV_SNAT     1 = mapped  address (v4)  port, echo id    address before ports**   proto address
  *   MTU                -           IP length     tunnel MTU       -             -         -     -
+ *   MSS                1 = lowered MSS before    MSS after        -             -         -     -
  *   ICMP_ERROR         1 = sent    type          code             MTU, 0 = none drop      proto its source (TCP: a reset)
  *   DELIVER            -           lxc_id        ifindex          identity      -         -     -
  *

@@ -261,6 +261,10 @@ class FeaturesSection(Section):
     nodeport: StrictBool = False
     ttl_exceeded_reply: StrictBool = False
     """Tell senders of IPv4, too, when a packet's TTL runs out."""
+    mss_clamp: StrictBool = False
+    """Lower TCP's MSS to what the tunnel carries."""
+    policy_audit: StrictBool = False
+    """Let pass what policy denies, and report it."""
     no_backend: Literal["drop", "reject"] = "drop"
     deny: Literal["drop", "reject"] = "drop"
     vlan_allowed: tuple[VlanField, ...] = ()

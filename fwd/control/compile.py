@@ -183,6 +183,8 @@ def _settings(node: NodeFile, mtu: int) -> Settings:
         reject_no_backend=node.features.no_backend == "reject",
         reject_deny=node.features.deny == "reject",
         tunnel_mtu=mtu,
+        mss_clamp=node.features.mss_clamp,
+        policy_audit=node.features.policy_audit,
         router_ip4=routers.get(4),
         router_ip6=routers.get(6),
         loopback=node.node.loopback_ip,

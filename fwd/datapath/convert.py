@@ -71,6 +71,8 @@ _FLAG_SETTINGS = (
     "fragments",
     "icmp_frag_needed",
     "ttl_exceeded_reply",
+    "mss_clamp",
+    "policy_audit",
     "reject_no_backend",
     "reject_deny",
     "masquerade",

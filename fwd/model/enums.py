@@ -136,6 +136,7 @@ class Stage(IntEnum):
     SNAT = 26
     REV_SNAT = 27
     MTU = 28
+    MSS = 30
     ICMP_ERROR = 29
     DELIVER = 20
 
@@ -286,6 +287,7 @@ STAGE_INFO: dict[int, StageInfo] = {
     26: StageInfo(8, "stage_snat", "handle_nat_fwd, snat_v4_nat"),
     27: StageInfo(9, "stage_rev_snat", "nodeport_lb4: snat_v4_rev_nat"),
     28: StageInfo(6, "stage_mtu", "(fwd's own: does it fit the tunnel?)"),
+    30: StageInfo(6, "stage_mss", "(fwd's own: lower TCP's MSS to the tunnel's)"),
     29: StageInfo(6, "path_refuse", "icmp6_send_time_exceeded, tail_no_service_ipv4"),
     20: StageInfo(11, "hook_to_container", "redirect_ep"),
 }

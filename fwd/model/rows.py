@@ -88,6 +88,8 @@ class Settings:
     reject_deny: bool = False
     tunnel_mtu: int = 0
     """Largest inner IP datagram in bytes, 0 = not checked."""
+    mss_clamp: bool = False
+    policy_audit: bool = False
     router_ip4: Address | None = None
     """Source of the ICMP errors this node sends; None = it sends none."""
     router_ip6: Address | None = None

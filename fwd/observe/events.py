@@ -137,6 +137,13 @@ def _drop_fields(event: Event, _ifname: str | None) -> dict[str, Any]:
     }
 
 
+def _action(event: Event) -> str:
+    """What policy did; ``audit`` = it would have denied. The subtype says so (csrc/path/dp.c)."""
+    if event.verdict >= 0:
+        return "allow"
+    return "audit" if event.subtype else "deny"
+
+
 def _verdict_fields(event: Event, _ifname: str | None) -> dict[str, Any]:
     ingress = DIRECTION_TEXT.get(event.dir) == "ingress"
     return {
@@ -144,7 +151,7 @@ def _verdict_fields(event: Event, _ifname: str | None) -> dict[str, Any]:
         "remoteID": event.src_identity if ingress else event.dst_identity,
         "dstPort": event.dst_port,
         "proto": event.proto,
-        "action": "deny" if event.verdict < 0 else "allow",
+        "action": _action(event),
         "match": MATCH_TEXT.get(event.match, str(event.match)),
         "drop": _drop_object(-event.verdict) if event.verdict < 0 else None,
     }

@@ -289,6 +289,7 @@ _RENDER: dict[int, Callable[[Step], str]] = {
     Stage.L3: _l3,
     Stage.SNAT: _snat,
     Stage.REV_SNAT: _snat,
+    Stage.MSS: lambda step: f"MSS {step.a} lowered to {step.b}",
     Stage.MTU: lambda step: f"{step.a} bytes, the tunnel carries {step.b}",
     Stage.ICMP_ERROR: _icmp_error,
     Stage.CT_INGRESS: _ct_lookup,

@@ -129,6 +129,12 @@ def test_drop_record_has_ciliums_fields_and_advice():
     assert record["rule"] == RULE
 
 
+def test_verdict_record_says_audit():
+    """What policy would have denied: the reason stands beside the action."""
+    audited = event_record(event(type=5, subtype=1, dir=2, verdict=-133))
+    assert (audited["action"], audited["drop"]["code"]) == ("audit", 133)
+
+
 def test_verdict_record_names_the_other_side():
     """The remote identity is the source of what comes in and the destination of what goes out."""
     assert event_record(event(type=5))["remoteID"] == 48172

@@ -154,6 +154,8 @@ LINES = [
     (step(Stage.MTU, a=1500, b=1450, drop=136),
      (" 6  stage_mtu                1500 bytes, the tunnel carries 1450: "
      "DROP 136 Fragmentation needed")),
+    (step(Stage.MSS, flag=1, a=1460, b=1410),
+     (" 6  stage_mss                MSS 1460 lowered to 1410")),
     (step(Stage.ICMP_ERROR, flag=1, a=3, b=4, c=1450, d=136, len=1, addr="10.244.0.150"),
      (" 6  path_refuse              ICMP 3/4 MTU 1450 from 10.244.0.150 to the sender, "
      "for 136 Fragmentation needed")),

@@ -115,6 +115,23 @@ def test_drop_after_the_verdict_moves_the_packet_to_the_dropped(reason: Drop) ->
         assert (counted.packets, counted.bytes) == (1, len(frame))
 
 
+def test_policy_audit_passes_what_policy_denies_and_says_so() -> None:
+    """The verdict event keeps the reason and is marked; a flow tells once; other drops stay."""
+    world = compile_world(load_node_file(HERE / "worlds" / "enforced.yaml"))
+    denied = {**DEFAULTS["curl"], "tcp": {"sport": 5, "dport": 81, "flags": "S"}}
+    later = {**denied, "tcp": {"sport": 5, "dport": 81}}
+    tunnel = {**DEFAULTS["curl"], "udp": {"sport": 5, "dport": 8472}}
+    with Datapath.create(world.params) as dp:
+        apply(dp, diff(None, world))
+        dp.set_settings(replace(dp.settings, policy_audit=True, monitor_mask=4))
+        outcomes = dp.run(10**9, [Packet(build(one), CURL) for one in (denied, later, tunnel)])
+        assert [o.verdict for o in outcomes[:2]] == [Verdict.TX_UNDERLAY] * 2
+        assert outcomes[2].drop == Drop.ENCAPSULATION_TRAFFIC_IS_PROHIBITED
+        events, _ = dp.events()
+        told = [(event.subtype, -event.verdict) for event in events]
+        assert told == [(1, Drop.POLICY_DENIED), (0, Drop.ENCAPSULATION_TRAFFIC_IS_PROHIBITED)]
+
+
 def test_run_stops_when_out_is_full() -> None:
     """The caller learns how many packets were taken, the rest is untouched."""
     with datapath() as dp:
