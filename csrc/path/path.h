@@ -1,8 +1,9 @@
 /* path.h - the packet's context, and the contract of stages and hooks (D4).
  *
- * A stage is `static enum fwd_drop stage_x(struct path *p)`: 0 = go on, else the reason. It
- * touches p and the tables, nothing else. A hook is a straight list of stages and ends in one
- * verdict. Hooks alone trace; path_finish in dp.c alone counts and reports a drop.
+ * A stage is `enum fwd_drop stage_x(struct path *p)`, static where one side alone runs it: 0 = go
+ * on, else the reason. It touches p and the tables, nothing else. A hook is a straight list of
+ * stages and ends in one verdict. Hooks alone pass observation points (stage_policy its verdict's);
+ * path_drop in dp.c alone counts and reports a drop.
  * Fields are grouped by who writes them; what one group reads was written by one above it.
  */
 #ifndef FWD_PATH_PATH_H

@@ -1,7 +1,8 @@
 /* stage.c - the stages that the sending and the receiving side share.
  *
  * Called by the hooks in egress.c, ingress.c and north_south.c, in the order of docs/datapath.md.
- * Each returns 0 or a drop reason and notes one step; none of them traces or counts.
+ * Each returns 0 or a drop reason, which the hook reports. Beside their tables they write the
+ * fragment metric and the policy verdict's event, for only they know when there is one.
  */
 #include "base/checksum.h"
 #include "path/path.h"
