@@ -594,6 +594,20 @@ struct fwd_pump_stats {
     uint64_t udp_rx_overflow;  /* datagrams the kernel dropped on the socket (SO_RXQ_OVFL) */
     uint64_t tap_write_errors, udp_send_errors;
     uint64_t punts, punts_lost;
+    uint64_t tap_rx_super, tap_rx_super_bytes; /* super-packets of TAPs, and their frame bytes */
+    uint64_t tap_tx_super, tap_tx_super_bytes;
+    uint64_t tap_split;        /* super-packets a TAP did not take whole */
+    uint64_t udp_rx_datagrams, udp_tx_datagrams; /* on the wire */
+    uint64_t udp_rx_merged;    /* datagrams that became part of another packet */
+    uint64_t udp_tx_trains, udp_tx_train_datagrams; /* sends with UDP_SEGMENT, what they carried */
+    uint64_t udp_segment_refused, tap_uso_refused; /* by the kernel; sent without the offload */
+};
+
+enum { /* offloads of the pump; each can be switched, and falls back by itself */
+    FWD_OFFLOAD_UDP_SEGMENT = 1, /* trains of equal datagrams in one send */
+    FWD_OFFLOAD_UDP_GRO = 2,     /* the socket delivers trains; the caller has set UDP_GRO */
+    FWD_OFFLOAD_MERGE_TCP = 4,   /* datagrams with neighbouring TCP segments become one packet */
+    FWD_OFFLOAD_MERGE_UDP = 8,   /* the same for UDP; the TAPs take USO */
 };
 
 struct fwd_punt {
@@ -613,6 +627,12 @@ FWD_EXPORT int fwd_pump_add_tap(struct fwd_pump *pump, uint32_t port, int fd,
                                 uint32_t vnet_hdr_size, struct fwd_error *err);
 FWD_EXPORT int fwd_pump_add_udp(struct fwd_pump *pump, int fd, struct fwd_error *err);
 FWD_EXPORT int fwd_pump_remove(struct fwd_pump *pump, uint32_t port);
+/* fwd_pump_offload_set: FWD_OFFLOAD_* to use from now on. @segments_max: datagrams the kernel takes
+ * in one UDP_SEGMENT train (64 before Linux 6.9, 128 since). All off in a new pump. */
+FWD_EXPORT void fwd_pump_offload_set(struct fwd_pump *pump, uint32_t offload,
+                                     uint32_t segments_max);
+/* fwd_pump_offload_get: those still in use: an offload the kernel keeps refusing is off. */
+FWD_EXPORT uint32_t fwd_pump_offload_get(const struct fwd_pump *pump);
 /* fwd_pump_run: move packets until nothing is ready or @budget_ns is used up; waits up to
  * @linger_ns for more once it had work. Return: packets moved. */
 FWD_EXPORT uint32_t fwd_pump_run(struct fwd_pump *pump, uint64_t budget_ns, uint64_t linger_ns);

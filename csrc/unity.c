@@ -5,6 +5,8 @@
  */
 #include "base/checksum.c"
 #include "base/parse.c"
+#include "base/gso.c"
+#include "base/gro.c"
 
 #include "tables/ct_map.c"
 #include "tables/ct.c"
@@ -35,3 +37,4 @@
 #include "io/pump.c"
 #include "io/tap.c"
 #include "io/udp.c"
+#include "io/udp_send.c"

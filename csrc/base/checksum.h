@@ -8,6 +8,9 @@
  * that of memory: fold and store without swapping. */
 uint64_t csum_partial(const uint8_t *data, uint32_t len, uint64_t sum);
 
+/* csum_copy: csum_partial of @from, which is copied to @to on the way; they do not overlap. */
+uint64_t csum_copy(uint8_t *to, const uint8_t *from, uint32_t len, uint64_t sum);
+
 /* csum_fold: down to 16 bits and inverted, ready to store (be16 as it lies). */
 uint16_t csum_fold(uint64_t sum);
 

@@ -143,3 +143,40 @@ enum fwd_drop parse_l3(const struct fwd_pkt *pkt, struct parsed *out)
         drop = parse_ipv6(pkt, out);
     return drop;
 }
+
+/* vnet_csum_offset: where @proto keeps its checksum; 0 = we do not know it. */
+static uint16_t vnet_csum_offset(uint8_t proto)
+{
+    switch (proto) {
+    case PROTO_TCP:
+        return 16;
+    case PROTO_UDP:
+        return 6;
+    case PROTO_ICMP:
+    case PROTO_ICMPV6:
+        return 2;
+    default:
+        return 0;
+    }
+}
+
+bool parse_vnet(const struct fwd_pkt *pkt, const struct parsed *parsed)
+{
+    if (!(pkt->vnet_flags & FWD_VNET_NEEDS_CSUM))
+        return true;
+    uint16_t offset = vnet_csum_offset(parsed->proto);
+    if (pkt->csum_start != parsed->l4_off)
+        return false;
+    if (offset ? pkt->csum_offset != offset : pkt->csum_offset < 4) /* behind what may be ports */
+        return false;
+    switch (pkt->gso_type) {
+    case FWD_GSO_NONE:
+        return true;
+    case FWD_GSO_TCPV4:
+        return parsed->proto == PROTO_TCP && parsed->family == 4;
+    case FWD_GSO_TCPV6:
+        return parsed->proto == PROTO_TCP && parsed->family == 6;
+    default:
+        return parsed->proto == PROTO_UDP;
+    }
+}

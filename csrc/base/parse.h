@@ -40,4 +40,9 @@ enum fwd_drop parse_eth(const struct fwd_pkt *pkt, struct parsed *out);
  * for other EtherTypes. */
 enum fwd_drop parse_l3(const struct fwd_pkt *pkt, struct parsed *out);
 
+/* parse_vnet: do the offload fields of @pkt say what its headers say? What a partial checksum fills
+ * in must be the checksum of the transport header that policy is asked about, and not, say, the
+ * address or port that it was asked about. After parse_l3 returned 0. */
+bool parse_vnet(const struct fwd_pkt *pkt, const struct parsed *parsed);
+
 #endif

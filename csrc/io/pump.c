@@ -39,9 +39,14 @@ int pump_error(struct fwd_error *err, int code, const char *doing)
 static bool pump_allocate(struct fwd_pump *pump)
 {
     pump->bufs = calloc(FWD_BATCH, PUMP_BUF_SIZE);
+    pump->rx = calloc(1, sizeof(*pump->rx));
+    pump->tx = calloc(1, sizeof(*pump->tx));
+    if (pump->rx != NULL)
+        pump->rx->bufs = calloc(PUMP_RX_MSGS, PUMP_RX_SIZE);
     pump->punts = calloc(PUMP_PUNTS, sizeof(*pump->punts));
     pump->ports = calloc(PUMP_PORTS, sizeof(*pump->ports));
-    return pump->bufs != NULL && pump->punts != NULL && pump->ports != NULL;
+    return pump->bufs != NULL && pump->rx != NULL && pump->rx->bufs != NULL && pump->tx != NULL &&
+           pump->punts != NULL && pump->ports != NULL;
 }
 
 struct fwd_pump *fwd_pump_new(struct fwd_dp *dp, struct fwd_error *err)
@@ -55,6 +60,7 @@ struct fwd_pump *fwd_pump_new(struct fwd_dp *dp, struct fwd_error *err)
     pump->dp = dp;
     pump->udp_fd = -1;
     pump->can_linger = true;
+    pump->segments_max = 1;
     pump->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (pump->epoll_fd < 0) {
         pump_error(err, errno, "creating the pump's epoll set, check the open file limit");
@@ -76,6 +82,10 @@ void fwd_pump_free(struct fwd_pump *pump)
         return;
     close(pump->epoll_fd);
     free(pump->bufs);
+    if (pump->rx != NULL)
+        free(pump->rx->bufs);
+    free(pump->rx);
+    free(pump->tx);
     free(pump->punts);
     free(pump->ports);
     free(pump);
@@ -89,6 +99,20 @@ int fwd_pump_epoll_fd(const struct fwd_pump *pump)
 void fwd_pump_stats_get(const struct fwd_pump *pump, struct fwd_pump_stats *stats)
 {
     *stats = pump->stats;
+}
+
+/* ---- offloads ---- */
+
+void fwd_pump_offload_set(struct fwd_pump *pump, uint32_t offload, uint32_t segments_max)
+{
+    pump->offload = offload;
+    pump->segments_max = segments_max ? segments_max : 1;
+    pump->segment_strikes = pump->uso_strikes = 0;
+}
+
+uint32_t fwd_pump_offload_get(const struct fwd_pump *pump)
+{
+    return pump->offload;
 }
 
 /* ---- ports ---- */
@@ -137,7 +161,7 @@ int fwd_pump_add_udp(struct fwd_pump *pump, int fd, struct fwd_error *err)
         return pump_error(err, errno, "watching the tunnel socket in the epoll set");
     pump->udp_fd = fd;
     pump->udp_family = name.any.sa_family;
-    pump->rxq_overflow = 0;
+    pump->rx->overflow = 0;
     return 0;
 }
 
@@ -216,7 +240,8 @@ static void pump_to_tap(struct fwd_pump *pump, uint32_t index, uint32_t port,
         pump_drop(pump, FWD_DROP_ENDPOINT_WRITE_FAILED, FWD_DIR_INGRESS, pkt, &pump->outs[index]);
 }
 
-/* The wire has no partial checksums: finish the inner one, then queue the datagram. */
+/* The wire has no partial checksums: finish the inner one, then queue it. A super-packet gets its
+ * checksums when it is split. */
 static void pump_to_underlay(struct fwd_pump *pump, uint32_t index)
 {
     struct fwd_pkt *pkt = &pump->pkts[index];
@@ -224,7 +249,7 @@ static void pump_to_underlay(struct fwd_pump *pump, uint32_t index)
 
     if (out->port != FWD_PORT_OVERLAY)
         pump_to_tap(pump, index, out->port, FWD_DROP_UNDERLAY_SEND_FAILED);
-    else if ((pkt->vnet_flags & FWD_VNET_NEEDS_CSUM) && !fwd_pkt_finish_csum(pkt))
+    else if (!pkt->gso_size && (pkt->vnet_flags & FWD_VNET_NEEDS_CSUM) && !fwd_pkt_finish_csum(pkt))
         pump_drop(pump, FWD_DROP_INVALID_PACKET_DROPPED, FWD_DIR_EGRESS, pkt, out);
     else if (pump->udp_fd < 0)
         pump_drop(pump, FWD_DROP_UNDERLAY_SEND_FAILED, FWD_DIR_EGRESS, pkt, out);
@@ -271,13 +296,13 @@ static void pump_dispatch(struct fwd_pump *pump, uint32_t index)
     }
 }
 
-static void pump_batch(struct fwd_pump *pump, uint32_t n)
+void pump_flush_batch(struct fwd_pump *pump)
 {
     uint32_t done = 0;
 
-    while (done < n) {
-        uint32_t taken = fwd_dp_run(pump->dp, pump->now_ns, pump->pkts + done, n - done,
-                                    pump->outs + done, n - done);
+    while (done < pump->n) {
+        uint32_t taken = fwd_dp_run(pump->dp, pump->now_ns, pump->pkts + done, pump->n - done,
+                                    pump->outs + done, pump->n - done);
         if (taken == 0)
             break;
         done += taken;
@@ -285,20 +310,15 @@ static void pump_batch(struct fwd_pump *pump, uint32_t n)
     for (uint32_t i = 0; i < done; i++)
         pump_dispatch(pump, i);
     udp_flush(pump);
+    pump->n = 0;
 }
 
 /* One batch from one descriptor. Return: packets read. */
 static uint32_t pump_serve(struct fwd_pump *pump, uint32_t port)
 {
-    uint32_t n = 0, taken;
-
-    if (port == FWD_PORT_OVERLAY)
-        taken = pump->udp_fd >= 0 ? udp_read(pump, &n) : 0;
-    else
-        taken = tap_read(pump, port, &n); /* nothing when the port was removed since epoll_wait */
-    if (n > 0)
-        pump_batch(pump, n);
-    return taken;
+    if (port != FWD_PORT_OVERLAY)
+        return tap_serve(pump, port); /* nothing when the port was removed since epoll_wait */
+    return pump->udp_fd >= 0 ? udp_serve(pump) : 0;
 }
 
 /* ---- the loop ---- */

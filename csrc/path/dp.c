@@ -210,6 +210,8 @@ static void path_begin(struct path *p, struct fwd_dp *dp, uint64_t now_ns, struc
     }
     p->eth_drop = parse_eth(pkt, &p->parsed);
     p->l3_drop = p->eth_drop ? p->eth_drop : parse_l3(pkt, &p->parsed);
+    if (!p->l3_drop && !parse_vnet(pkt, &p->parsed))
+        p->l3_drop = FWD_DROP_INVALID_PACKET_DROPPED;
     if (p->l3_drop)
         return;
     p->orig_saddr = p->parsed.saddr;

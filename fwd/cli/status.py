@@ -94,6 +94,8 @@ def _pairs(answer: dict[str, Any], *, healthy: bool) -> Iterator[tuple[str, obje
     if answer["pump"]:
         pump = answer["pump"]
         yield "Packets", f"{pump.get('rx_packets', 0)} in, {pump.get('tx_packets', 0)} out"
+    if offload := answer.get("offload"):
+        yield "Offloads", ", ".join(name for name, on in offload.items() if on is True) or "none"
     yield "Monitor", f"{monitor['listeners']} listeners, {monitor['lost']} events lost"
 
 

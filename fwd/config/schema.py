@@ -252,9 +252,27 @@ class ConntrackSection(Section):
     lifetimes_s: LifetimesSection = LifetimesSection()
 
 
+class OffloadSection(Section):
+    """Kill switches of offloads; what the kernel lacks is off in any case."""
+
+    csum: StrictBool = True
+    """Pods leave checksums to us; needed by the next two."""
+    tso: StrictBool = True
+    """Pods hand over TCP super-packets."""
+    uso: StrictBool = True
+    """Pods hand over UDP super-packets, and take them."""
+    udp_segment: StrictBool = True
+    """Several datagrams in one send."""
+    udp_gro: StrictBool = True
+    """Several datagrams in one receive."""
+    merge: StrictBool = True
+    """Neighbouring packets of a flow become one for their pod."""
+
+
 class FeaturesSection(Section):
     """Switches of the datapath."""
 
+    offload: OffloadSection = OffloadSection()
     fragments: StrictBool = True
     icmp_frag_needed: StrictBool = True
     masquerade: StrictBool = False

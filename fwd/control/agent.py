@@ -20,6 +20,7 @@ from fwd.control.compile import compile_world
 from fwd.control.endpoints import EndpointDevices
 from fwd.control.host import HostDevice
 from fwd.control.node_source import NodeSource
+from fwd.control.offload import Offloads
 from fwd.control.policy import DIRECTIONS, explain
 from fwd.control.preflight import check_start, has_host, pod_mtu
 from fwd.control.reload import count_changes, refuse_fixed
@@ -155,6 +156,7 @@ class Agent:
                 "port": self.node.tunnel.port,
                 "mtu": self._mtu,
             },
+            "offload": self._offloads.status(self._pump.pump),
             "sweep": {"runs": self._sweep.runs, "deleted": self._sweep.deleted},
         }
 
@@ -186,6 +188,8 @@ class Agent:
             stack.callback(udp.close)
         self._pump = PumpLoop(self.dp, self._answer, self._device_gone)
         stack.callback(self._pump.close)
+        self._offloads = await Offloads.probe(node.node.ip)
+        self._udp = udp
         self._host = HostDevice(self._pump.pump, self._mtu) if host else None
         self._devices = EndpointDevices(self._pump.pump, self._mtu, self._host)
         stack.push_async_callback(self._devices.close)
@@ -198,6 +202,7 @@ class Agent:
         self.monitor.refresh_mask()
         stack.push_async_callback(self._end_tasks)
         self._sweep = ConntrackSweep(self.dp)
+        self.spawn(self._offloads.watch(self._pump.pump), "offloads")
         self.spawn(self._sweep.run(), "sweep")
         self.started_at = time.time()
         await stack.enter_async_context(self._serving(self))
@@ -219,6 +224,8 @@ class Agent:
         }
         self.dp.generation += 1
         await self._devices.commit(change)
+        self._offloads.use(node, self._pump.pump, self._udp)
+        self._devices.set_offload(self._offloads.plan.tap)
         if report.gone_addrs:
             self.spawn(purge(self.dp, report.gone_addrs), "purge")
         if report.services_shrank:

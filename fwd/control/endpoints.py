@@ -146,6 +146,19 @@ class EndpointDevices:
             else:
                 self._watch(old)
 
+    def set_offload(self, offload: int) -> None:
+        """Tell every TAP, now and from now on, which super-packets we take (``TAP_*``).
+
+        Raises:
+            LinkError: the kernel refuses.
+        """
+        taps = [one.tap for one in self._devices.values()]
+        if self._host is not None:
+            taps.append(self._host.tap)
+        for tap in taps:
+            if tap is not None:
+                tap.set_offload(offload)
+
     def mark_gone(self, port: int) -> EndpointDevice | None:
         """Note that the device behind a port vanished; the pump has let go of it.
 

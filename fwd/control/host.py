@@ -80,6 +80,11 @@ class HostDevice:
         self._forwarding = Forwarding()
         self._masquerading = False
 
+    @property
+    def tap(self) -> Tap | None:
+        """The device's; None while there is none."""
+        return self._tap
+
     async def prepare(self, node: NodeFile) -> None:
         """Make what ``node`` asks for; no packet passes a new device yet.
 

@@ -234,6 +234,15 @@ class Pump:
         if lib.fwd_pump_add_udp(self._pump, fd, err) != 0:
             raise DatapathError(error_text(ffi, err))
 
+    def set_offload(self, offload: int, segments_max: int) -> None:
+        """Use these OFFLOAD_* from now on; trains have at most ``segments_max`` datagrams."""
+        lib.fwd_pump_offload_set(self._pump, offload, segments_max)
+
+    @property
+    def offload(self) -> int:
+        """OFFLOAD_* in use: what was set, less what the kernel kept refusing."""
+        return int(lib.fwd_pump_offload_get(self._pump))
+
     def remove(self, port: int) -> None:
         """Stop watching a port; unknown ports are no error."""
         lib.fwd_pump_remove(self._pump, port)

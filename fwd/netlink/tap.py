@@ -44,6 +44,20 @@ class Tap:
     """As the kernel chose it, before link.py renames the device."""
     vnet_hdr_size: int
 
+    def set_offload(self, offload: int) -> None:
+        """Say which frames we take (``TAP_*`` of offload.py); may change at any time.
+
+        Raises:
+            LinkError: the kernel does not know one of them.
+        """
+        try:
+            fcntl.ioctl(self.fd, _TUNSETOFFLOAD, offload)
+        except OSError as error:
+            raise LinkError(
+                f"setting offloads {offload:#x} of TAP {self.name}: {error.strerror}; "
+                "features.offload switches them off"
+            ) from None
+
     def close(self) -> None:
         """Remove the device."""
         os.close(self.fd)

@@ -28,6 +28,8 @@ CSRC = Path(__file__).resolve().parents[2] / "csrc"
 HEADERS = (
     "abi.h",
     "base/checksum.h",
+    "base/gro.h",
+    "base/gso.h",
     "base/hash.h",
     "base/parse.h",
     "base/vxlan.h",

@@ -10,7 +10,15 @@ import pytest
 
 from fwd.datapath.binding import Datapath, Packet, lib
 from fwd.datapath.errors import AttachError, DatapathError
-from fwd.datapath.packet import PORT_HOST, PORT_NETDEV, PORT_OVERLAY
+from fwd.datapath.packet import (
+    OFFLOAD_MERGE_TCP,
+    OFFLOAD_MERGE_UDP,
+    OFFLOAD_UDP_GRO,
+    OFFLOAD_UDP_SEGMENT,
+    PORT_HOST,
+    PORT_NETDEV,
+    PORT_OVERLAY,
+)
 from fwd.model.enums import Verdict
 from fwd.model.rows import EndpointRow, Params, Settings
 
@@ -35,11 +43,17 @@ SETTINGS = Settings(
 
 
 def test_binding_ports_are_those_of_the_library() -> None:
-    """packet.py repeats three numbers of abi.h, so that values need no extension."""
+    """packet.py repeats some numbers of abi.h, so that values need no extension."""
     assert (PORT_HOST, PORT_NETDEV, PORT_OVERLAY) == (
         lib.FWD_PORT_HOST,
         lib.FWD_PORT_NETDEV,
         lib.FWD_PORT_OVERLAY,
+    )
+    assert (OFFLOAD_UDP_SEGMENT, OFFLOAD_UDP_GRO, OFFLOAD_MERGE_TCP, OFFLOAD_MERGE_UDP) == (
+        lib.FWD_OFFLOAD_UDP_SEGMENT,
+        lib.FWD_OFFLOAD_UDP_GRO,
+        lib.FWD_OFFLOAD_MERGE_TCP,
+        lib.FWD_OFFLOAD_MERGE_UDP,
     )
 
 

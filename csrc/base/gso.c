@@ -1,0 +1,84 @@
+/* gso.c - see gso.h. Everything per segment is what the kernel would have done: length, IPv4 id and
+ * header checksum, TCP sequence number and flags, UDP length, transport checksum.
+ */
+#include "base/gso.h"
+
+#include "base/checksum.h"
+
+enum { GSO_TCP_CSUM_AT = 16, GSO_UDP_CSUM_AT = 6, GSO_TCP_LAST_ONLY = 1 | 8 /* FIN, PSH */ };
+
+bool gso_open(struct gso *gso, const struct fwd_pkt *pkt, uint32_t l3_off)
+{
+    const uint8_t *data = pkt_data(pkt);
+    bool v4 = pkt->len > l3_off && data[l3_off] >> 4 == 4;
+    uint32_t l4_off = pkt->csum_start;
+
+    gso->tcp = pkt->gso_type == (v4 ? FWD_GSO_TCPV4 : FWD_GSO_TCPV6);
+    uint16_t csum_at = gso->tcp ? GSO_TCP_CSUM_AT : GSO_UDP_CSUM_AT;
+    uint32_t l4_min = gso->tcp ? TCP_HLEN : UDP_HLEN;
+    if ((!gso->tcp && pkt->gso_type != FWD_GSO_UDP_L4) || !(pkt->vnet_flags & FWD_VNET_NEEDS_CSUM) ||
+        !pkt->gso_size || pkt->csum_offset != csum_at ||
+        l4_off < l3_off + (v4 ? IPV4_HLEN : IPV6_HLEN) || l4_off + l4_min > pkt->len)
+        return false;
+    /* The header's length is read from the header: virtio's hdr_len may be the whole first packet. */
+    uint32_t l4_hlen = gso->tcp ? (uint32_t)(data[l4_off + 12] >> 4) * 4 : UDP_HLEN;
+    uint32_t head_len = l4_off + l4_hlen;
+    if (l4_hlen < l4_min || head_len > GSO_HEAD_MAX || head_len >= pkt->len)
+        return false;
+    gso->head = data;
+    gso->head_len = head_len;
+    gso->payload = data + head_len;
+    gso->payload_len = pkt->len - head_len;
+    gso->size = pkt->gso_size;
+    gso->segments = (gso->payload_len + gso->size - 1) / gso->size;
+    gso->l3_off = (uint16_t)l3_off;
+    gso->l4_off = (uint16_t)l4_off;
+    /* The field holds the pseudo-header sum of the whole: take its length out, translated
+     * addresses are in it already. */
+    uint16_t whole = be16_to_host((uint16_t)(pkt->len - l4_off));
+    gso->base = (uint64_t)load16(data + l4_off + csum_at) + (uint16_t)~whole;
+    return gso->segments <= GSO_SEGMENTS_MAX;
+}
+
+static void gso_l3(const struct gso *gso, uint32_t index, uint32_t l3_len, uint8_t *ip)
+{
+    if (ip[0] >> 4 == 4) {
+        put_be16(ip + 2, (uint16_t)l3_len);
+        put_be16(ip + 4, (uint16_t)(get_be16(ip + 4) + index));
+        store16(ip + 10, 0);
+        store16(ip + 10, csum_fold(csum_partial(ip, (uint32_t)gso->l4_off - gso->l3_off, 0)));
+    } else {
+        put_be16(ip + 4, (uint16_t)(l3_len - IPV6_HLEN));
+    }
+}
+
+uint32_t gso_segment(const struct gso *gso, uint32_t index, uint8_t *head)
+{
+    uint32_t at = index * gso->size;
+    uint32_t left = gso->payload_len - at;
+    uint32_t len = left < gso->size ? left : gso->size;
+    uint32_t l4_len = gso->head_len - gso->l4_off + len;
+    uint8_t *l4 = head + gso->l4_off;
+
+    memcpy(head, gso->head, gso->head_len);
+    gso_l3(gso, index, (uint32_t)gso->l4_off - gso->l3_off + l4_len, head + gso->l3_off);
+    uint8_t *check = l4 + (gso->tcp ? GSO_TCP_CSUM_AT : GSO_UDP_CSUM_AT);
+    if (gso->tcp) {
+        uint32_t seq = ((uint32_t)get_be16(l4 + 4) << 16 | get_be16(l4 + 6)) + at;
+        put_be16(l4 + 4, (uint16_t)(seq >> 16));
+        put_be16(l4 + 6, (uint16_t)seq);
+        if (left > len)
+            l4[13] &= (uint8_t)~GSO_TCP_LAST_ONLY;
+        if (index)
+            l4[13] &= 0x7f; /* CWR: said once, with the first */
+    } else {
+        put_be16(l4 + 4, (uint16_t)l4_len);
+    }
+    store16(check, 0);
+    uint64_t sum = csum_partial(l4, gso->head_len - gso->l4_off,
+                                gso->base + be16_to_host((uint16_t)l4_len));
+    /* The header's length is even, so the payload's words line up with it. */
+    uint16_t folded = csum_fold(csum_partial(gso->payload + at, len, sum));
+    store16(check, folded || gso->tcp ? folded : 0xffff); /* UDP's 0 would mean none */
+    return len;
+}
