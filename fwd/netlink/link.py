@@ -44,6 +44,8 @@ _DATAGRAM_MAX = 65507
 """Payload of the largest UDP datagram over IPv4, bytes."""
 _TUNNEL_HEADERS = 8 + 14
 _ETH_HEADER = 14
+_GSO_MAX_SIZE = 65536
+"""The kernel's own limit without BIG TCP."""
 _IP_TCP_HEADERS = 20 + 20
 _SCOPE_LINK = 253
 _IFA_F_NODAD = 0x02
@@ -80,8 +82,9 @@ def gso_max_size(mtu: int) -> int:
     Split, every packet gets its headers back: together they must stay below one UDP datagram's
     payload (performance reference A.1).
     """
-    segments = _DATAGRAM_MAX // (mtu + _TUNNEL_HEADERS)
-    return segments * (mtu - _IP_TCP_HEADERS) + _ETH_HEADER + _IP_TCP_HEADERS
+    segments = max(_DATAGRAM_MAX // (mtu + _TUNNEL_HEADERS), 1)
+    size = segments * (mtu - _IP_TCP_HEADERS) + _ETH_HEADER + _IP_TCP_HEADERS
+    return min(size, _GSO_MAX_SIZE)
 
 
 async def check_pod_namespace(netns_fd: int, pod: str, namespace: str) -> None:

@@ -3,9 +3,22 @@
  */
 #include "world.h"
 
-#include "base/pkt.h"
+#include "base/gso.h"
 
-enum { VNET_HLEN = 10 };
+enum { VNET_HLEN = 10, TUNNEL_L3_OFF = 22 };
+
+/* A super-packet for the wire: as many headers as it makes packets, each within its room. */
+static void split(const struct fwd_pkt *pkt)
+{
+    uint8_t head[GSO_HEAD_MAX];
+    struct gso gso;
+    uint32_t total = 0;
+    if (!gso_open(&gso, pkt, TUNNEL_L3_OFF))
+        return;
+    for (uint32_t i = 0; i < gso.segments; i++)
+        total += gso_segment(&gso, i, head);
+    must(total == gso.payload_len && gso.head_len + total == pkt->len);
+}
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -23,6 +36,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (tap_header(&pkt, data)) {
         must(fwd_dp_run(run.dp, run.now_ns, &pkt, 1, &out, 1) == 1);
         run.sent++;
+        if (pkt.gso_size && out.verdict == FWD_TX_UNDERLAY)
+            split(&pkt);
         must(fwd_pkt_finish_csum(&pkt)); /* its offsets are inside, wherever the frame begins now */
     }
     free(pkt.buf);

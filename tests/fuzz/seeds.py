@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["TARGETS", "write_seeds"]
 
 TESTS = Path(__file__).resolve().parents[1]
-TARGETS = ("parse", "container", "overlay", "host", "icmp", "fragments", "attach", "vnet")
+TARGETS = ("parse", "container", "overlay", "host", "icmp", "fragments", "attach", "vnet",
+           "merge")  # fmt: skip
 CURL, LOCAL = 2825, 2827
 CLASSES = {CURL: 0, LOCAL: 1, PORT_OVERLAY: 2, PORT_HOST: 4, PORT_NETDEV: 5}
 PORTS = {"curl": CURL, "kube-system/curl": CURL, "local": LOCAL, "overlay": PORT_OVERLAY,
@@ -74,6 +75,8 @@ def _seeds(target: str, packets: list[list[Packet]]) -> Iterator[bytes]:
             case "vnet":
                 yield from (struct.pack("<BBHHHH", 1, 1, 54, 1400, 34, 16) + _inner(packet)
                             for packet in one)  # fmt: skip
+            case "merge":
+                yield b"".join(_train(packet) for packet in one if packet.port == PORT_OVERLAY)
             case "icmp":
                 yield from (_said(_inner(packet)) for packet in one)
     if target == "fragments":
@@ -97,6 +100,11 @@ def _record(packet: Packet) -> bytes:
         kind = LEGACY
     head = struct.pack("!BBH", kind | FOREIGN | TAIL, 0, len(packet.frame))
     return head + packet.frame
+
+
+def _train(packet: Packet) -> bytes:
+    """A datagram and three neighbours, as fuzz_merge.c reads them."""
+    return struct.pack("!H", len(packet.frame)) + packet.frame + 3 * struct.pack("!H", 1 << 15)
 
 
 def _inner(packet: Packet) -> bytes:
