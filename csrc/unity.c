@@ -10,6 +10,7 @@
 
 #include "tables/ct_map.c"
 #include "tables/ct.c"
+#include "tables/lpm.c"
 #include "tables/ipcache.c"
 #include "tables/endpoint.c"
 #include "tables/policy.c"

@@ -3,14 +3,23 @@
  * One hash of (prefix, family, length). A lookup asks for every length in use of its family, the
  * longest first; a cluster has three or four (/32, the pod CIDRs, /0). Which lengths are in use is
  * counted, and the counts are rebuilt at attach.
+ * With more lengths of IPv4 than that, ipcache_settle sorts its prefixes into ranges (lpm.c), and a
+ * lookup searches those. A /32 that is new since then is found by hash, before the ranges are asked,
+ * for pods come all the time; any other prefix that comes, or one that goes, makes the ranges stale,
+ * and lookups go by length again until the next ipcache_settle. A small table has no ranges.
  */
 #include "tables/arena.h"
 #include "tables/addr_text.h"
 #include "tables/hashtab.h"
+#include "tables/lpm.h"
 
 #include <errno.h>
 
-enum { IPCACHE_LENGTHS = 129, IPCACHE_WORDS = 3, IPCACHE_V4_BITS = 96 };
+enum {
+    IPCACHE_LENGTHS = 129, IPCACHE_WORDS = 3, IPCACHE_V4_BITS = 96,
+    IPCACHE_LPM_CAP_MIN = 1 << 10,   /* prefixes of the smallest table with ranges */
+    IPCACHE_LPM_LENGTHS = 5,         /* up to as many, asking for each is as fast */
+};
 
 struct ipcache_slot {
     struct hashtab_link link;
@@ -20,6 +29,11 @@ struct ipcache_slot {
 struct ipcache {
     uint32_t used[2][IPCACHE_LENGTHS + 1]; /* entries by [family is 6][prefix_len], and padding */
     uint64_t in_use[2][IPCACHE_WORDS];     /* bit per length with entries */
+    uint32_t changes;                      /* of IPv4 prefixes that ranges cannot be right after */
+    uint32_t settled;                      /* the ranges are of this many changes; 0 = of none */
+    uint32_t pods, pods_settled;           /* /32 that came, ever and before the ranges were made */
+    uint64_t lpm_off;                      /* where the ranges are, from this struct on */
+    uint64_t pad[5];
     struct hashtab tab;
 };
 
@@ -29,14 +43,26 @@ static_assert(offsetof(struct ipcache, tab) % TABLE_ALIGN == 0, "heads on cache 
 static const struct hashtab_shape ipcache_shape = {
     sizeof(struct ipcache_slot), offsetof(struct ipcache_entry, flags)};
 
-uint64_t ipcache_size(uint32_t cap)
+static uint64_t ipcache_hash_size(uint32_t cap)
 {
     return table_align(offsetof(struct ipcache, tab) + hashtab_size(cap, ipcache_shape));
+}
+
+uint64_t ipcache_size(uint32_t cap)
+{
+    return ipcache_hash_size(cap) + (cap < IPCACHE_LPM_CAP_MIN ? 0 : lpm_size(cap));
+}
+
+static struct lpm *ipcache_lpm(const struct ipcache *table)
+{
+    return (struct lpm *)((uintptr_t)table + table->lpm_off);
 }
 
 void ipcache_init(struct ipcache *table, uint32_t cap, uint64_t seed)
 {
     memset(table, 0, sizeof(*table));
+    table->changes = 1;
+    table->lpm_off = ipcache_hash_size(cap);
     hashtab_init(&table->tab, cap, seed);
 }
 
@@ -52,6 +78,14 @@ static struct fwd_addr ipcache_mask(const struct fwd_addr *addr, uint32_t len)
     word[1] &= __builtin_bswap64(low);
     memcpy(out.b, word, sizeof(word));
     return out;
+}
+
+/* ipcache_v4: the IPv4 address in a mapped one, host order. */
+static uint32_t ipcache_v4(const struct fwd_addr *addr)
+{
+    uint32_t word;
+    memcpy(&word, addr->b + 12, sizeof(word));
+    return __builtin_bswap32(word);
 }
 
 static uint32_t ipcache_bits(uint8_t family, uint32_t prefix_len)
@@ -81,9 +115,20 @@ static bool ipcache_keep(const void *slot)
     return !ipcache_problem(&entry->prefix, entry->family, entry->prefix_len);
 }
 
+/* ipcache_changed: the ranges may no longer say what the entries say. */
+static void ipcache_changed(struct ipcache *table, const struct ipcache_entry *entry)
+{
+    if (entry->family == 4 && ++table->changes == 0)
+        table->changes = 1;
+}
+
 static void ipcache_length_add(struct ipcache *table, const struct ipcache_entry *entry)
 {
     uint32_t six = entry->family == 6;
+    if (!six && entry->prefix_len == 32)
+        table->pods++;
+    else
+        ipcache_changed(table, entry);
     table->used[six][entry->prefix_len]++;
     table->in_use[six][entry->prefix_len / 64] |= 1ULL << entry->prefix_len % 64;
 }
@@ -91,6 +136,7 @@ static void ipcache_length_add(struct ipcache *table, const struct ipcache_entry
 static void ipcache_length_remove(struct ipcache *table, const struct ipcache_entry *entry)
 {
     uint32_t six = entry->family == 6;
+    ipcache_changed(table, entry);
     if (--table->used[six][entry->prefix_len] == 0)
         table->in_use[six][entry->prefix_len / 64] &= ~(1ULL << entry->prefix_len % 64);
 }
@@ -106,27 +152,114 @@ bool ipcache_validate(struct ipcache *table, uint64_t size, uint32_t cap)
         return false;
     memset(table->used, 0, sizeof(table->used));
     memset(table->in_use, 0, sizeof(table->in_use));
+    table->settled = 0;
+    table->changes = 1;
+    table->pods = table->pods_settled = 0;
+    table->lpm_off = ipcache_hash_size(cap);
     for (uint32_t ref = 0; (ref = hashtab_next(&table->tab, ipcache_shape, ref)) != 0;)
         ipcache_length_add(table, ipcache_at(table, ref));
     return true;
 }
 
+/* ---- ranges ---- */
+
+static bool ipcache_is_settled(const struct ipcache *table)
+{
+    /* acquire: ipcache_settle may have run in another thread */
+    return __atomic_load_n(&table->settled, __ATOMIC_ACQUIRE) == table->changes;
+}
+
+bool ipcache_settle(struct ipcache *table)
+{
+    uint32_t changes = __atomic_load_n(&table->changes, __ATOMIC_ACQUIRE);
+    uint32_t pods = table->pods;
+    if (table->tab.cap < IPCACHE_LPM_CAP_MIN ||
+        (table->settled == changes && table->pods_settled == pods) ||
+        __builtin_popcountll(table->in_use[0][0]) <= IPCACHE_LPM_LENGTHS)
+        return true;
+    table->settled = 0; /* the ranges are made in place: nobody may ask them meanwhile */
+    struct lpm *lpm = ipcache_lpm(table);
+    lpm_init(lpm, table->tab.cap);
+    lpm_begin(lpm);
+    for (uint32_t ref = 0; (ref = hashtab_next(&table->tab, ipcache_shape, ref)) != 0;) {
+        const struct ipcache_entry *entry = ipcache_at(table, ref);
+        if (entry->family == 4)
+            lpm_add(lpm, ipcache_v4(&entry->prefix), entry->prefix_len, ref);
+    }
+    lpm_finish(lpm);
+    table->pods_settled = pods;
+    __atomic_store_n(&table->settled, changes, __ATOMIC_RELEASE);
+    return ipcache_is_settled(table);
+}
+
+/* ---- lookup ---- */
+
+static const struct ipcache_entry *ipcache_exact(const struct ipcache *table, uint8_t family,
+                                                 uint32_t len, const struct fwd_addr *addr)
+{
+    struct ipcache_entry key = {.family = family, .prefix_len = (uint8_t)len};
+    key.prefix = ipcache_mask(addr, ipcache_bits(family, len));
+    uint32_t ref = hashtab_find(&table->tab, ipcache_shape, &key);
+    return ref ? ipcache_at(table, ref) : NULL;
+}
+
+static const struct ipcache_entry *ipcache_by_range(const struct ipcache *table,
+                                                    const struct fwd_addr *addr)
+{
+    bool fresh = table->pods != table->pods_settled;
+    const struct ipcache_entry *pod = fresh ? ipcache_exact(table, 4, 32, addr) : NULL;
+    if (pod)
+        return pod;
+    uint32_t ref = lpm_lookup(ipcache_lpm(table), ipcache_v4(addr));
+    return ref ? ipcache_at(table, ref) : NULL;
+}
+
 const struct ipcache_entry *ipcache_lookup(const struct ipcache *table, const struct fwd_addr *addr)
 {
-    struct ipcache_entry key = {.family = addr_is_v4(addr) ? 4 : 6};
-    const uint64_t *in_use = table->in_use[key.family == 6];
+    uint8_t family = addr_is_v4(addr) ? 4 : 6;
+    const uint64_t *in_use = table->in_use[family == 6];
+    if (family == 4 && ipcache_is_settled(table))
+        return ipcache_by_range(table, addr);
     for (uint32_t word = IPCACHE_WORDS; word-- > 0;) {
         for (uint64_t left = in_use[word]; left;) {
             uint32_t bit = 63 - (uint32_t)__builtin_clzll(left);
             left &= ~(1ULL << bit);
-            key.prefix_len = (uint8_t)(word * 64 + bit);
-            key.prefix = ipcache_mask(addr, ipcache_bits(key.family, key.prefix_len));
-            uint32_t ref = hashtab_find(&table->tab, ipcache_shape, &key);
-            if (ref)
-                return ipcache_at(table, ref);
+            const struct ipcache_entry *entry = ipcache_exact(table, family, word * 64 + bit, addr);
+            if (entry)
+                return entry;
         }
     }
     return NULL;
+}
+
+/* ipcache_head: where the chain of @addr as a /32 begins. */
+static const uint32_t *ipcache_head(const struct ipcache *table, const struct fwd_addr *addr)
+{
+    struct ipcache_entry key = {.family = 4, .prefix_len = 32, .prefix = *addr};
+    return hashtab_head(&table->tab, hashtab_hash(&table->tab, &key, ipcache_shape.key_len));
+}
+
+void ipcache_prefetch(const struct ipcache *table, const struct fwd_addr *addr)
+{
+    if (!addr_is_v4(addr))
+        return;
+    if (ipcache_is_settled(table))
+        lpm_prefetch(ipcache_lpm(table), ipcache_v4(addr));
+    else if (table->used[0][32])
+        __builtin_prefetch(ipcache_head(table, addr));
+}
+
+void ipcache_prefetch_entry(const struct ipcache *table, const struct fwd_addr *addr)
+{
+    if (!addr_is_v4(addr))
+        return;
+    if (ipcache_is_settled(table)) {
+        lpm_prefetch_ranges(ipcache_lpm(table), ipcache_v4(addr));
+        return;
+    }
+    uint32_t ref = table->used[0][32] ? *ipcache_head(table, addr) : 0;
+    if (ref)
+        __builtin_prefetch(ipcache_at(table, ref));
 }
 
 int ipcache_upsert(struct ipcache *table, const struct fwd_ipcache_row *row, struct fwd_error *err)
@@ -207,6 +340,11 @@ int fwd_ipcache_upsert(struct fwd_dp *dp, const struct fwd_ipcache_row *row, str
 int fwd_ipcache_delete(struct fwd_dp *dp, const struct fwd_ipcache_row *key)
 {
     return ipcache_delete(dp->ipcache, key);
+}
+
+int fwd_ipcache_settle(struct fwd_dp *dp)
+{
+    return ipcache_settle(dp->ipcache);
 }
 
 int fwd_ipcache_lookup(struct fwd_dp *dp, const struct fwd_addr *addr, struct fwd_ipcache_row *row)

@@ -226,6 +226,7 @@ class Agent:
         await self._devices.commit(change)
         self._offloads.use(node, self._pump.pump, self._udp)
         self._devices.set_offload(self._offloads.plan.tap)
+        await self._settle()
         if report.gone_addrs:
             self.spawn(purge(self.dp, report.gone_addrs), "purge")
         if report.services_shrank:
@@ -242,6 +243,15 @@ class Agent:
             "tables": count_changes(ops),
             "notes": list(report.notes),
         }
+
+    async def _settle(self) -> None:
+        """Sort the prefixes beside the packets: a million take long, and nobody needs to wait."""
+        thread = asyncio.ensure_future(asyncio.to_thread(self.dp.ipcache_settle))
+        try:
+            await asyncio.shield(thread)
+        except asyncio.CancelledError:
+            await thread  # the tables must outlive it
+            raise
 
     def spawn(self, work: Coroutine[object, object, object], name: str) -> None:
         """Run something beside; it is cancelled at the end and its failure is logged."""

@@ -51,6 +51,7 @@ class ReplayNode:
         self.world = compile_world(self.node)
         self.dp = Datapath.create(replace(self.world.params, hash_seed=seed))
         apply(self.dp, diff(None, self.world))
+        self.dp.ipcache_settle()
 
     def close(self) -> None:
         """Free the tables."""
@@ -66,6 +67,7 @@ class ReplayNode:
         node = read_node(path)
         world = compile_world(node)
         report = apply(self.dp, diff(self.world, world))
+        self.dp.ipcache_settle()
         purge_connections(self.dp, report.gone_addrs)
         if report.services_shrank:
             purge_services(self.dp)

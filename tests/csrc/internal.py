@@ -35,6 +35,7 @@ HEADERS = (
     "base/vxlan.h",
     "tables/arena.h",
     "tables/ct_map.h",
+    "tables/lpm.h",
 )
 SYSTEM_HEADERS = ("assert.h", "stdbool.h", "stddef.h", "stdint.h", "string.h")
 FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O1", "-g")

@@ -47,6 +47,10 @@ class Ipcache:
         entry = self.lib.ipcache_lookup(self.table, wanted)
         return None if entry == self.ffi.NULL else ipcache_row(entry)
 
+    def settle(self) -> bool:
+        """Make lookups fast; True = they are."""
+        return bool(self.lib.ipcache_settle(self.table))
+
     def rows(self) -> list[IpcacheRow]:
         """Return the whole table."""
         return [ipcache_row(r) for r in dump(self.lib.ipcache_dump, self.table, "fwd_ipcache_row")]
@@ -255,3 +259,61 @@ def test_ipcache_holds_a_million_prefixes() -> None:
         assert found is not None
         assert found.identity == n
     assert "full" in table.upsert(IpcacheRow(net("11.0.0.0/8"), 1))
+
+
+LARGE = 1 << 14
+"""The smallest table that has ranges."""
+
+
+def mixed(count: int = 300) -> list[IpcacheRow]:
+    """Prefixes of every length below /32, and some pods."""
+    rows = []
+    for number in range(count):
+        word = number * 0x9E3779B1 & 0xFFFFFFFF
+        length = number % 33
+        prefix = ip_network((word >> (32 - length) << (32 - length), length))
+        rows.append(IpcacheRow(prefix, number + 1))
+    return rows
+
+
+@given(st.lists(st.integers(0, 2**32 - 1).map(IPv4Address), max_size=50))
+@settings(max_examples=20)
+def test_settled_lookups_answer_as_the_twin(asked: list[Address]) -> None:
+    """Ranges, hash by length, and ranges again after changes give the same answers."""
+    table, model = Ipcache(LARGE), IpcacheModel(LARGE)
+    for row in mixed():
+        assert table.upsert(row) == ""
+        model.upsert(row)
+    edge = [addr for prefix in list(model.rows)[:40] for addr in edges(prefix)]
+    for change in range(4):
+        for addr in [*edge, *asked]:
+            assert table.lookup(addr) == model.lookup(addr), addr
+        if change == 1:  # a pod comes, a prefix changes its value: nothing gets stale
+            for row in (
+                IpcacheRow(net("10.1.2.3/32"), 77),
+                IpcacheRow(mixed()[5].prefix, 4242),
+            ):
+                table.upsert(row)
+                model.upsert(row)
+        elif change == 2:  # prefixes come and go
+            gone = mixed()[9].prefix
+            assert table.delete(gone) == model.delete(gone)
+            table.upsert(IpcacheRow(net("200.0.0.0/9"), 99))
+            model.upsert(IpcacheRow(net("200.0.0.0/9"), 99))
+        assert table.settle()
+    assert table.region.guards_hold()
+
+
+def test_attach_does_not_believe_the_ranges() -> None:
+    """Ranges of a foreign arena are not asked until they were made again."""
+    table = Ipcache(LARGE)
+    for row in mixed(200):
+        table.upsert(row)
+    assert table.settle()
+    size = table.lib.ipcache_size(LARGE)
+    ranges = size - table.lib.lpm_size(LARGE)
+    table.region.content = table.region.content[:ranges] + b"\xff" * (size - ranges)
+    assert table.lib.ipcache_validate(table.table, table.region.size, LARGE)
+    for addr in ("10.0.0.1", "200.1.1.1"):
+        expect = IpcacheModel(LARGE, {row.prefix: row for row in mixed(200)})
+        assert table.lookup(ip_address(addr)) == expect.lookup(ip_address(addr))
