@@ -12,8 +12,10 @@
  *
  * Full map: a bounded scan by a clock hand takes the first expired entry it meets; without one,
  * the first that no connection depends on: a flow that was never answered, a TCP entry that has
- * seen only SYNs, or an ICMP companion. Otherwise the insert is refused and counted. New flows, at
- * any rate and of any kind, never cost an established connection its entry.
+ * seen only SYNs or whose connection is over, or an ICMP companion. Otherwise the insert is refused
+ * and counted, and the next sweep puts the hand where something can go, however long the row of
+ * established flows is that it stopped in. New flows, at any rate and of any kind, never cost an
+ * established connection its entry.
  */
 #include "tables/ct_map.h"
 
@@ -22,6 +24,7 @@
 #include <stdatomic.h>
 
 enum { CT_RECLAIM_SCAN = 64 };
+enum { CT_OVER = FWD_CT_RX_CLOSING | FWD_CT_TX_CLOSING };
 enum { CT_DUMP_SCAN = 4096 }; /* entries one dump call may walk beyond what it returns */
 
 /* ---- layout ---- */
@@ -140,13 +143,16 @@ static void ct_delete(struct ct_map *map, uint32_t index)
 }
 
 /* ct_expendable: no connection is lost with this entry. A service entry has one direction only, so
- * for it silence of the other side means nothing. */
+ * for it silence of the other side means nothing, and a client's FIN is not the end: it still leads
+ * the client's last packets to their backend. */
 static bool ct_expendable(const struct ct_entry *entry)
 {
     if (entry->key.proto == PROTO_TCP && !(entry->flags & FWD_CT_SEEN_NON_SYN))
         return true;
     if (entry->key.flags & FWD_TUPLE_SERVICE)
         return false;
+    if ((entry->flags & CT_OVER) == CT_OVER)
+        return true;
     return entry->key.flags & FWD_TUPLE_RELATED || !entry->rx_packets || !entry->tx_packets;
 }
 
@@ -160,12 +166,14 @@ static bool ct_reclaim(struct ct_map *map, uint32_t now_s)
         map->hand = index + 1 < map->cap ? index + 1 : 0;
         if (entry->expires_s < now_s) {
             ct_delete(map, index);
+            map->stuck = 0;
             return true;
         }
         if (victim == CT_NIL && ct_expendable(entry))
             victim = index;
     }
-    if (victim == CT_NIL)
+    map->stuck = victim == CT_NIL;
+    if (map->stuck)
         return false;
     map->hand = victim + 1 < map->cap ? victim + 1 : 0; /* the others' turn comes next */
     map->evictions++;
@@ -299,8 +307,23 @@ uint32_t ct_map_purge(struct ct_map *map, bool (*gone)(const struct ct_entry *, 
     return deleted;
 }
 
+/* ct_unstick: let the next reclaiming scan start at the first expendable entry from @at on. */
+static void ct_unstick(struct ct_map *map, uint64_t at, uint32_t budget)
+{
+    for (; at < map->top && budget > 0; at++, budget--) {
+        const struct ct_entry *entry = ct_map_entry(map, (uint32_t)at);
+        if (entry->check && ct_expendable(entry)) {
+            map->hand = (uint32_t)at;
+            map->stuck = 0;
+            return;
+        }
+    }
+}
+
 uint32_t ct_map_sweep(struct ct_map *map, uint32_t now_s, uint64_t *cursor, uint32_t budget)
 {
+    if (map->stuck)
+        ct_unstick(map, *cursor, budget);
     return ct_map_purge(map, ct_expired, &now_s, cursor, budget);
 }
 

@@ -39,7 +39,8 @@ struct ct_map {
     uint32_t hand;              /* where the next reclaiming scan starts */
     uint64_t seed;
     uint64_t evictions, failures;
-    uint64_t pad[2];
+    uint32_t stuck;             /* the last reclaiming scan found nothing: a sweep moves the hand */
+    uint32_t pad[3];
 };
 
 enum { CT_SLOTS = 10, CT_PROBE_MAX = 16 }; /* of a line; lines a flow may be in */

@@ -265,6 +265,8 @@ class CtTwin:
     def _half_open(key: Key, entry: Entry) -> bool:
         if key.flags == SERVICE:
             return key.proto == TCP and not entry.seen_non_syn
+        if not entry.alive:
+            return True
         answered = all(entry.packets) and not key.flags & RELATED_BIT
         return not answered or (key.proto == TCP and not entry.seen_non_syn)
 

@@ -11,7 +11,7 @@ from tests.csrc.tables.ct_flows import PACKETS, ROUTER, A, N, begin, tcp
 from tests.models.ct import CtTwin, Entry, Key, Limits, Packet, State
 
 NEW, ESTABLISHED = 0, 1
-SYN, ACK = 2, 16
+SYN, RST, ACK = 2, 4, 16
 TCP, UDP = 6, 17
 FULL = 155
 LIMITS = Limits()
@@ -146,6 +146,37 @@ def test_ct_full_map_keeps_established_connections() -> None:
     assert stats.count == 256
     assert stats.evictions + stats.failures == 2560 - 56
     assert stats.evictions > stats.failures
+    ct.close()
+
+
+def test_ct_full_map_takes_a_refused_connection_for_over() -> None:
+    """SYNs answered by RST make room for each other: no established flow is lost, none refused."""
+    ct = CtDriver(64, LIMITS)
+    kept = begin(ct, tcp(SYN, sport=1))
+    ct.lookup(tcp(SYN | ACK, sport=1, back=True), "ingress", "bidir", 101)
+    ct.lookup(tcp(ACK, sport=1), "egress", "bidir", 101)
+    for port in range(2, 642):
+        begin(ct, tcp(SYN, sport=port), now=101)
+        ct.lookup(tcp(RST, sport=port, back=True), "ingress", "bidir", 101)
+    assert kept in ct.rows(tcp=True, page=300)
+    stats = ct.stats(tcp=True)
+    assert (stats.count, stats.evictions, stats.failures) == (64, 640 - 63, 0)
+    ct.close()
+
+
+def test_ct_sweep_frees_a_stuck_hand() -> None:
+    """One entry that may go among 1023 established flows: refused until a sweep has found it."""
+    ct = CtDriver(1024, LIMITS)
+    for port in range(1, 1025):
+        key = begin(ct, tcp(SYN, sport=port))
+        if port != 1000:
+            ct.lookup(tcp(SYN | ACK, sport=port, back=True), "ingress", "bidir", 101)
+            ct.lookup(tcp(ACK, sport=port), "egress", "bidir", 101)
+    fresh = key._replace(dport=81)
+    assert ct.create(fresh, "egress", 60, 101, State()) == FULL
+    assert ct.walk(ct.lib.fwd_ct_sweep, 101, budget=100) == 0
+    assert ct.create(fresh, "egress", 60, 101, State()) == 0
+    assert (ct.stats(tcp=True).evictions, ct.stats(tcp=True).failures) == (1, 1)
     ct.close()
 
 
