@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import ip_address as ip
+from ipaddress import ip_network
 from itertools import pairwise
 
 import pytest
@@ -17,13 +18,23 @@ from fwd.control.compile import compile_world
 from fwd.control.policy import DIRECTIONS
 from fwd.datapath.binding import Datapath, Packet
 from fwd.datapath.errors import DatapathError
-from fwd.model.rows import Params
+from fwd.model.rows import (
+    BackendRow,
+    EndpointRow,
+    LxcRow,
+    MaglevRow,
+    Params,
+    PeerRow,
+    PolicyRow,
+    SourceRangeRow,
+)
 from tests.control.test_policy import IDENTITIES, edges, make_node, rule_rows
 from tests.control.worlds import BASE as BASE_TEXT
 from tests.control.worlds import node_file
 
 SMALL = Params(ct_tcp=16, ct_any=16, ipcache=64, endpoints=16, lxc=16, policy=4096, peers=16,
-               fragments=16, events=16, services=8, backends=8, slots=8)  # fmt: skip
+               fragments=16, events=16, services=8, backends=8, slots=8, source_ranges=4,
+               maglev=2)  # fmt: skip
 
 
 def small(node):
@@ -34,7 +45,7 @@ def small(node):
 def contents(dp):
     """Everything that `apply` writes, without counters."""
     tables = (dp.endpoints(), dp.lxcs(), dp.ipcache(), dp.policies(), dp.peers(),
-              dp.services(), dp.backends())  # fmt: skip
+              dp.services(), dp.backends(), dp.source_ranges())  # fmt: skip
     return [dp.settings, *(set(table) for table in tables)]
 
 
@@ -269,3 +280,31 @@ def test_purge_services_forgets_what_has_lost_its_backend():
         assert left
         assert not any(str(row.saddr) == A[0] for row in left)
         assert purge_services(dp) == 0
+
+
+ONE = service(A, B).services[0]
+TOO_MANY = {
+    "endpoint": {"endpoints": [EndpointRow(100 + n, 9, n, bytes(6), bytes(6)) for n in range(20)]},
+    "lxc": {"lxc": [LxcRow(ip(f"10.0.0.{n}"), 10) for n in range(100, 120)]},
+    "policy": {"policy": [PolicyRow(10, 1, 9, 6, n, 24, deny=False, rule_id=1)
+                          for n in range(1, 4099)]},
+    "peer": {"peers": [PeerRow(ip(f"192.0.2.{n}")) for n in range(100, 120)]},
+    "service": {"services": [replace(ONE, port=n, backends=()) for n in range(1, 10)]},
+    "backend": {"backends": [BackendRow(n, ip("10.0.2.5"), n, 6) for n in range(1, 10)]},
+    "source_range": {"source_ranges": [SourceRangeRow(n, ip_network("10.0.0.0/8"))
+                                       for n in range(1, 6)]},
+    "maglev": {"maglev": [MaglevRow(n, (1,) * 1021) for n in range(1, 4)]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("table", TOO_MANY)
+def test_every_table_refuses_what_it_cannot_hold(table):
+    """The error names the table; neither its own rows nor those before it were changed."""
+    ((section, rows),) = TOO_MANY[table].items()
+    large = replace(OTHER, **{section: (*getattr(OTHER, section), *rows)})
+    with datapath(OTHER) as dp:
+        before = contents(dp)
+        with pytest.raises(DatapathError, match=rf"^the {table} table holds \d+ rows and \d+ are "):
+            apply(dp, diff(OTHER, large))
+        assert contents(dp) == before
+        assert dp.stats(table).failures == 0
