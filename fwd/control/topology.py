@@ -37,7 +37,7 @@ def read_node_file(path: Path) -> dict[str, Any]:
         ConfigError: the daemon would not take it either.
     """
     load_node_file(path)
-    loaded: dict[str, Any] = YAML(typ="safe").load(path)
+    loaded: dict[str, Any] = YAML(typ="safe", pure=True).load(path)
     return loaded
 
 
@@ -93,7 +93,7 @@ class Topology:
             row["netns"] = self.lab.name(short)
         whole = {**data, "api": {"socket": str(node.socket)}, "endpoints": endpoints}
         with node.config.open("w", encoding="utf-8") as target:
-            YAML(typ="safe").dump(whole, target)
+            YAML(typ="safe", pure=True).dump(whole, target)
 
     def wire(self, left: LabNode, right: LabNode, mtu: int = 1500) -> None:
         """Join two nodes by a veth, ``eth0`` on both sides."""

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ObjectKey", "Parsed", "merge", "parse_file"]
 
+MAX_DEPTH = 8
+"""Lists in lists."""
 ObjectKey = tuple[str, str]
 """Kind and full name."""
 Values = tuple[Any, ...]
@@ -78,7 +80,7 @@ def parse_file(text: str, file: str, namespace: str = "default") -> list[Parsed]
     return [_parse(top) for document in documents for top in _flatten(document)]
 
 
-def _flatten(document: Field) -> Iterator[Field]:
+def _flatten(document: Field, depth: int = 0) -> Iterator[Field]:
     data = document.peek(("apiVersion", "kind", "items"))
     for key in ("apiVersion", "kind"):
         if key not in data:
@@ -87,7 +89,9 @@ def _flatten(document: Field) -> Iterator[Field]:
         yield document
         return
     for item in data["items"].items() if "items" in data else ():
-        yield from _flatten(item)
+        if depth == MAX_DEPTH:  # an alias makes a list of itself
+            item.fail("nested too deeply, write the objects one after the other")
+        yield from _flatten(item, depth + 1)
 
 
 def _parse(top: Field) -> Parsed:

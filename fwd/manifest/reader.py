@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import re
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from fwd.config.load import ConfigError
+from fwd.manifest.nodes import DepthError, List, Map, Scalar, compose
 from fwd.model.address import parse_address, parse_network
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
+    from fwd.manifest.nodes import Node
     from fwd.model.rows import Address, Network
 
 __all__ = ["Field", "ManifestError", "read_documents"]
@@ -39,11 +39,11 @@ def read_documents(text: str, file: str, namespace: str = "default") -> Iterator
         ManifestError: not YAML.
     """
     try:
-        for node in YAML(pure=True).compose_all(text):
-            if node is not None and node.tag != f"{_TAG}null":
-                yield Field(node, file, namespace)
-    except RecursionError:
-        raise ManifestError(f"{file}:1: nested too deeply, correct the file") from None
+        for node in compose(text):
+            if node.tag != f"{_TAG}null":
+                yield Field(node, text, file, namespace)
+    except DepthError as error:
+        raise ManifestError(f"{file}:{error.line}: nested too deeply, correct the file") from None
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
@@ -58,16 +58,11 @@ def read_documents(text: str, file: str, namespace: str = "default") -> Iterator
 class Field:
     """One value of a document."""
 
-    __slots__ = ("_node", "file", "key", "namespace")
+    __slots__ = ("_node", "_text", "file", "key", "namespace")
 
-    def __init__(
-        self,
-        node: Any,  # noqa: ANN401 - ruamel's
-        file: str,
-        namespace: str,
-        key: str = "",
-    ) -> None:
+    def __init__(self, node: Node, text: str, file: str, namespace: str, key: str = "") -> None:
         self._node = node
+        self._text = text
         self.file = file
         self.namespace = namespace
         """Of objects that name none."""
@@ -77,12 +72,12 @@ class Field:
     @property
     def line(self) -> int:
         """Line in the file, from 1."""
-        return int(self._node.start_mark.line) + 1
+        return self._node.line
 
     @property
     def is_number(self) -> bool:
         """Tell whether it is written as a whole number."""
-        return isinstance(self._node, ScalarNode) and self._node.tag == f"{_TAG}int"
+        return isinstance(self._node, Scalar) and self._node.tag == f"{_TAG}int"
 
     def fail(self, text: str) -> NoReturn:
         """Raise a ManifestError about this field: "what is wrong, what to do"."""
@@ -121,18 +116,17 @@ class Field:
 
     def source(self) -> str:
         """Return the text of this value as the file has it."""
-        start, end = self._node.start_mark, self._node.end_mark
-        return str(start.buffer[start.pointer : end.pointer]) if start.buffer else ""
+        return self._text[self._node.start : self._node.end]
 
     def _pairs(self) -> Iterator[tuple[str, Field]]:
-        if not isinstance(self._node, MappingNode):
+        if not isinstance(self._node, Map):
             self.fail(f"{self._shown} has the wrong type, write a mapping (key: value)")
         seen: dict[str, int] = {}
         for key_node, value in self._node.value:
-            key = str(key_node.value) if isinstance(key_node, ScalarNode) else "?"
+            key = key_node.value if isinstance(key_node, Scalar) else "?"
             path = f"{self.key}.{key}" if self.key else key
-            field = Field(value, self.file, self.namespace, path)
-            line = key_node.start_mark.line + 1
+            field = Field(value, self._text, self.file, self.namespace, path)
+            line = key_node.line
             if key in seen:
                 msg = f"{self.file}:{line}: {field.key}: stands on line {seen[key]} already"
                 raise ManifestError(f"{msg}, write a key once")
@@ -142,30 +136,30 @@ class Field:
     @property
     def is_null(self) -> bool:
         """Tell whether it is empty."""
-        return bool(self._node.tag == f"{_TAG}null")
+        return self._node.tag == f"{_TAG}null"
 
     @property
     def _shown(self) -> str:
-        if isinstance(self._node, ScalarNode):
+        if isinstance(self._node, Scalar):
             return "an empty value" if self.is_null else repr(self._node.value)[:60]
-        return "a mapping" if isinstance(self._node, MappingNode) else "a list"
+        return "a mapping" if isinstance(self._node, Map) else "a list"
 
     def items(self) -> tuple[Field, ...]:
         """Return the fields of a list."""
-        if not isinstance(self._node, SequenceNode):
+        if not isinstance(self._node, List):
             self.fail(f"{self._shown} has the wrong type, write a list (- item, or [item])")
         return tuple(
-            Field(node, self.file, self.namespace, f"{self.key}[{index}]")
+            Field(node, self._text, self.file, self.namespace, f"{self.key}[{index}]")
             for index, node in enumerate(self._node.value)
         )
 
     def text(self) -> str:
         """Return a text; a number or a boolean without quotes is none."""
-        if not isinstance(self._node, ScalarNode) or self._node.tag not in (
+        if not isinstance(self._node, Scalar) or self._node.tag not in (
             f"{_TAG}str", f"{_TAG}timestamp",
         ):  # fmt: skip
             self.fail(f"{self._shown} has the wrong type, write text (put it in quotes)")
-        return str(self._node.value)
+        return self._node.value
 
     def choice(self, *choices: _Choice) -> _Choice:
         """Return one of ``choices``."""
@@ -179,9 +173,9 @@ class Field:
 
     def boolean(self) -> bool:
         """Return true or false."""
-        if not isinstance(self._node, ScalarNode) or self._node.tag != f"{_TAG}bool":
+        if not isinstance(self._node, Scalar) or self._node.tag != f"{_TAG}bool":
             self.fail(f"{self._shown} has the wrong type, write true or false")
-        return str(self._node.value).lower() == "true"
+        return self._node.value.lower() == "true"
 
     def number(self, first: int, last: int) -> int:
         """Return a whole number from ``first`` to ``last``."""

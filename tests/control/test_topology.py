@@ -30,7 +30,7 @@ def test_node_file_is_kept_but_for_sockets_and_namespaces(lab):
     """Every other key reaches the daemon as it was, and the file loads."""
     data, _ = two_nodes([pod("node1", 0, mac="96:86:44:a6:37:01")], [pod("node2", 0)])
     node = Topology(lab).add_node(data)
-    written = YAML(typ="safe").load(node.config)
+    written = YAML(typ="safe", pure=True).load(node.config)
     assert written.pop("api") == {"socket": str(node.socket)}
     assert written["endpoints"][0].pop("netns") == lab.name("a0")
     assert written == data
