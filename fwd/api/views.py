@@ -248,13 +248,20 @@ def identity_rows(agent: Agent) -> list[Record]:
 
 
 async def service_rows(agent: Agent, wanted: str | None = None) -> list[Record]:
-    """Frontends with their slots; ``wanted`` is a name, a rev_nat_id or a frontend's text."""
+    """Frontends with their slots; ``wanted`` is a name, a rev_nat_id or a frontend's text.
+
+    Who asks for one also gets ``maglev``: size and places a backend id, None without a table.
+    """
     services = [row async for row in _slowly(agent.dp.services())]
     backends = [row async for row in _slowly(agent.dp.backends())]
-    records = dump_services.service_records(services, backends, agent.world.service_names)
+    ranges = [row async for row in _slowly(agent.dp.source_ranges())]
+    records = dump_services.service_records(services, backends, agent.world.service_names, ranges)
     if wanted is None:
         return records
-    return [one for one in records if wanted in _service_names(one)]
+    found = [one for one in records if wanted in _service_names(one)]
+    for one in found:
+        one["maglev"] = dump_services.maglev_record(agent.dp.maglev(one["rev_nat_id"]))
+    return found
 
 
 def _service_names(record: Record) -> set[str]:

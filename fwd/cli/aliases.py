@@ -28,6 +28,7 @@ _metrics = typer.Typer(no_args_is_help=True)
 _endpoint = typer.Typer(no_args_is_help=True)
 _nat = typer.Typer(no_args_is_help=True)
 _lb = typer.Typer(no_args_is_help=True)
+_tunnel = typer.Typer(no_args_is_help=True)
 
 bpf_app.add_typer(_ct, name="ct", help="Conntrack.")
 bpf_app.add_typer(_ipcache, name="ipcache", help="Prefix to identity.")
@@ -36,6 +37,7 @@ bpf_app.add_typer(_metrics, name="metrics", help="Counters.")
 bpf_app.add_typer(_endpoint, name="endpoint", help="Local endpoints.")
 bpf_app.add_typer(_nat, name="nat", help="Masquerade mappings.")
 bpf_app.add_typer(_lb, name="lb", help="Services.")
+bpf_app.add_typer(_tunnel, name="tunnel", help="Pod networks behind other nodes.")
 
 
 class CtScope(StrEnum):
@@ -108,6 +110,22 @@ def ipcache_list(socket: SocketOption = "", output: FormOption = Form.TEXT) -> N
 def endpoint_list(socket: SocketOption = "", output: FormOption = Form.TEXT) -> None:
     """List local addresses."""
     _key_value(socket, output, "cilium_lxc", ["IP ADDRESS", "LOCAL ENDPOINT INFO"])
+
+
+@_tunnel.command("list")
+def tunnel_list(socket: SocketOption = "", output: FormOption = Form.TEXT) -> None:
+    """List the peers' pod networks with the node each is behind."""
+    found = [
+        {"tunnel": f"{cidr.partition('/')[0]}:0", "value": f"{one['ip']}:0"}
+        for one in tables.rows(socket, "/v1/node")
+        if not one["self"]
+        for cidr in one["pod_cidr"]
+    ]
+    if output is Form.JSON:
+        print_lines(json_array(found))
+        return
+    cells = ([one["tunnel"], one["value"]] for one in found)
+    print_lines(table(["TUNNEL", "VALUE"], cells, gap=_GAP))
 
 
 def _key_value(socket: str, output: Form, name: str, headers: list[str]) -> None:

@@ -61,6 +61,7 @@ def _service_fields(record: Mapping[str, Any]) -> list[tuple[str, object]]:
         service_type,
     )
 
+    maglev = record["maglev"]
     timeout = f"{record['affinity_timeout_s']} s" if "affinity" in record["flags"] else None
     return [
         ("ID", record["rev_nat_id"]),
@@ -69,11 +70,20 @@ def _service_fields(record: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("Type", service_type(record)),
         ("Flags", record["flags"]),
         ("Affinity", timeout),
+        ("Source ranges", record["source_ranges"]),
+        ("External traffic", record["external_traffic_policy"]),
+        ("Internal traffic", record["internal_traffic_policy"]),
+        ("Maglev", f"{maglev['size']} places" if maglev else None),
         *(
-            (f"Backend {one['slot']}", f"{backend_text(one)} id {one['id']}")
+            (f"Backend {one['slot']}", f"{backend_text(one)} id {one['id']}{_share(one, maglev)}")
             for one in record["backends"]
         ),
     ]
+
+
+def _share(backend: Mapping[str, Any], maglev: Mapping[str, Any] | None) -> str:
+    """How many places of its service's Maglev table a backend has."""
+    return f", {maglev['places'].get(str(backend['id']), 0)} places" if maglev else ""
 
 
 def lb_list(socket: SocketOption = "", output: FormOption = Form.TEXT) -> None:

@@ -25,8 +25,8 @@ MIN_INTERVAL_S = 10.0
 MAX_INTERVAL_S = 1800.0
 """Cilium's limit for tables that do not evict by themselves, which ours is not either."""
 TICK_S = 0.5
-"""Seconds between looks at the tables' pressure: after a flood, a client's second SYN (1 s after its
-first) must find room."""
+"""Seconds between looks at the tables' pressure: after a flood, a client's second SYN, a second
+after its first, must find room."""
 STEP = 4096
 """Entries a step walks: about 0.2 ms."""
 SERVICE_STEP = 256

@@ -6,29 +6,31 @@ conntrack entries name: ``rev_nat_id`` and each backend's ``id``.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from fwd.observe.dissect import host_port, protocol_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from fwd.model.rows import BackendRow, ServiceRow
+    from fwd.model.rows import BackendRow, ServiceRow, SourceRangeRow
 
-__all__ = ["LB_HEADERS", "backend_text", "frontend_text", "lb_cells", "service_records",
-           "service_type"]  # fmt: skip
+__all__ = ["LB_HEADERS", "backend_text", "frontend_text", "lb_cells", "maglev_record",
+           "service_records", "service_type"]  # fmt: skip
 
 LB_HEADERS = ("SERVICE ADDRESS", "BACKEND ADDRESS (REVNAT_ID) (SLOT)")
+_EXT_LOCAL, _INT_LOCAL = 4, 16 << 8
 _FLAGS = (
     (1, "external_ip"),
     (2, "node_port"),
-    (4, "ext_local"),
+    (_EXT_LOCAL, "ext_local"),
     (8, "host_port"),
     (16, "affinity"),
     (32, "load_balancer"),
     (64, "routable"),
     (128, "source_range"),
-    (16 << 8, "int_local"),
+    (_INT_LOCAL, "int_local"),
     (32 << 8, "two_scopes"),
 )
 _TYPES = (
@@ -49,7 +51,10 @@ _Record = dict[str, Any]
 
 
 def service_records(
-    services: Iterable[ServiceRow], backends: Iterable[BackendRow], names: Mapping[int, str]
+    services: Iterable[ServiceRow],
+    backends: Iterable[BackendRow],
+    names: Mapping[int, str],
+    ranges: Iterable[SourceRangeRow] = (),
 ) -> list[_Record]:
     """Every frontend with its slots in order, sorted by frontend.
 
@@ -57,13 +62,32 @@ def service_records(
         services: rows of the service table.
         backends: rows of the backend table.
         names: rev_nat_id to the service's name.
+        ranges: rows of the source range table.
     """
+    sources: dict[int, list[str]] = {}
+    for one in ranges:
+        sources.setdefault(one.rev_nat_id, []).append(str(one.prefix))
     known = {row.id: row for row in backends}
     rows = sorted(
         services,
         key=lambda row: (row.frontend.version, int(row.frontend), row.port, row.proto, row.scope),
     )
-    return [_record(row, known, names.get(row.rev_nat_id)) for row in rows]
+    return [
+        _record(row, known, names.get(row.rev_nat_id))
+        | {"source_ranges": sorted(sources.get(row.rev_nat_id, ()))}
+        for row in rows
+    ]
+
+
+def maglev_record(places: Sequence[int]) -> _Record | None:
+    """A Maglev table in short: its size and how many places each backend id has.
+
+    Args:
+        places: a backend id each; none at all for a service without a table.
+    """
+    if not places:
+        return None
+    return {"size": len(places), "places": dict(sorted(Counter(places).items()))}
 
 
 def _record(row: ServiceRow, backends: Mapping[int, BackendRow], name: str | None) -> _Record:
@@ -76,6 +100,8 @@ def _record(row: ServiceRow, backends: Mapping[int, BackendRow], name: str | Non
         "flags": [word for bit, word in _FLAGS if row.flags & bit],
         "rev_nat_id": row.rev_nat_id,
         "affinity_timeout_s": row.affinity_timeout_s,
+        "external_traffic_policy": "Local" if row.flags & _EXT_LOCAL else "Cluster",
+        "internal_traffic_policy": "Local" if row.flags & _INT_LOCAL else "Cluster",
         "backends": [
             _backend(slot, backend_id, backends.get(backend_id))
             for slot, backend_id in enumerate(row.backends, 1)

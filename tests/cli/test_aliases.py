@@ -35,6 +35,10 @@ IP ADDRESS         LOCAL ENDPOINT INFO
 10.244.0.150:0     (localhost)
 192.168.56.105:0   (localhost)
 """
+BPF_TUNNEL = """\
+TUNNEL         VALUE
+10.244.2.0:0   192.168.56.106:0
+"""
 BPF_POLICY = """\
 POLICY   DIRECTION   LABELS   PORT/PROTO   PROXY PORT   BYTES   PACKETS
 Allow    Ingress     ANY      ANY          NONE         0       0
@@ -107,7 +111,11 @@ def test_bpf_ipcache_list(lab: LabDaemon):
 
 @pytest.mark.parametrize(
     ("command", "text"),
-    [("bpf endpoint list", BPF_LXC), ("bpf policy get 2825", BPF_POLICY)],
+    [
+        ("bpf endpoint list", BPF_LXC),
+        ("bpf policy get 2825", BPF_POLICY),
+        ("bpf tunnel list", BPF_TUNNEL),
+    ],
 )
 def test_bpf_literal_output(lab: LabDaemon, command: str, text: str):
     """Exactly Cilium's columns."""
@@ -116,7 +124,13 @@ def test_bpf_literal_output(lab: LabDaemon, command: str, text: str):
 
 @pytest.mark.parametrize(
     ("alias", "command"),
-    [("bpf metrics list", "metrics list"), ("bpf ipcache get 1.1.1.1", "ipcache get 1.1.1.1")],
+    [
+        ("bpf metrics list", "metrics list"),
+        ("bpf ipcache get 1.1.1.1", "ipcache get 1.1.1.1"),
+        ("bpf lb list", "lb list"),
+        ("bpf nat list", "nat list"),
+        ("peer list", "node list"),
+    ],
 )
 def test_bpf_same_as_plain(lab: LabDaemon, alias: str, command: str):
     """What has no shape of its own prints as the plain command."""
@@ -126,8 +140,10 @@ def test_bpf_same_as_plain(lab: LabDaemon, alias: str, command: str):
     assert ran.code == 0
 
 
-@pytest.mark.parametrize("command", ["map get cilium_lxc", "bpf ipcache list",
-                                     "bpf policy get 2825"])  # fmt: skip
+@pytest.mark.parametrize("command", ["map get cilium_lxc", "bpf ipcache list", "bpf tunnel list",
+                                     "bpf policy get 2825", "bpf ct list global", "bpf lb list",
+                                     "bpf nat list", "bpf metrics list", "bpf endpoint list",
+                                     "identity list", "peer list"])  # fmt: skip
 def test_aliases_as_json(lab: LabDaemon, command: str):
     """Every list has its JSON, by whatever name."""
     ran = fwd(*command.split(), "-o", "json", socket=lab.socket)

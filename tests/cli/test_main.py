@@ -51,7 +51,10 @@ def test_usage_errors_exit_2(command: list[str]):
     [
         "status", "endpoint list", "endpoint get 1", "ipcache list", "ipcache get 1.1.1.1",
         "ct list", "policy get 1", "node list", "metrics list", "monitor", "reload",
-        "map get cilium_lxc", "bpf ct list global",
+        "map get cilium_lxc", "bpf ct list global", "nat list", "service list", "service get web",
+        "lb list", "identity list", "map list", "peer list", "bpf tunnel list", "bpf lb list",
+        "bpf policy get 1", "bpf nat list", "bpf endpoint list", "bpf ipcache list",
+        "bpf ipcache get 1.1.1.1", "bpf metrics list",
     ],
 )  # fmt: skip
 def test_without_a_daemon_every_command_exits_3(tmp_path: Path, command: str):
@@ -62,6 +65,29 @@ def test_without_a_daemon_every_command_exits_3(tmp_path: Path, command: str):
         f"fwd: cannot reach the daemon at {tmp_path}/no.sock: No such file or directory; is it "
         "running? try: systemctl status fwd, or fwd run --config FILE\n"
     )
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["endpoint get nobody", "endpoint get 9", "policy get nobody", "service get nobody",
+     "map get nothing", "bpf policy get nobody"],
+)  # fmt: skip
+def test_what_is_not_there_exits_4(lab: LabDaemon, command: str):
+    """Nothing on stdout, and one line that names it."""
+    ran = fwd(*command.split(), socket=lab.socket)
+    assert (ran.code, ran.out) == (4, "")
+    assert ran.err.startswith("fwd: no ")
+    assert repr(command.rsplit(maxsplit=1)[-1]) in ran.err
+
+
+@pytest.mark.parametrize("verb", ["apply", "delete"])
+def test_what_the_daemon_refuses_exits_1(lab: LabDaemon, tmp_path: Path, verb: str):
+    """A manifest that is wrong changes nothing, and the error has file and line."""
+    file = tmp_path / "wrong.yaml"
+    file.write_text("apiVersion: v1\nkind: Podd\n")
+    ran = fwd(verb, "-f", str(file), socket=lab.socket)
+    assert (ran.code, ran.out) == (1, "")
+    assert f"{file}:2: kind: 'Podd'" in ran.err
 
 
 def test_version_is_one_line():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,18 @@ services:
     affinity_timeout_s: 60
     backends: [{ip: 10.244.2.171, port: 8080}, {ip: 10.244.2.172, port: 8080, state: terminating}]
   - {name: default/dns, frontend: 10.96.0.11, port: 53, proto: udp}
+"""
+
+
+OUTSIDE = """
+features: {nodeport: true}
+services:
+  - name: default/outside
+    frontend: 203.0.113.80
+    port: 80
+    flags: [load_balancer, routable, ext_local, source_range]
+    source_ranges: [198.51.100.0/24, 10.0.0.0/8]
+    backends: [{ip: 10.244.0.108, port: 8080}, {ip: 10.244.2.171, port: 8080}]
 """
 
 
@@ -55,14 +68,41 @@ def test_service_get(lab: LabDaemon, rows) -> None:
     for name in ("default/web", str(row["rev_nat_id"]), "10.96.0.10:80", "10.96.0.10:80/TCP"):
         done = fwd("service", "get", name, socket=lab.socket)
         assert done.code == 0
-        assert "Name:       default/web\n" in done.out
-        assert "Affinity:   60 s\n" in done.out
-        assert (
-            f"Backend 2:  10.244.2.172:8080(terminating) id {row['backends'][1]['id']}" in done.out
-        )
+        shown = dict(line.split(":", 1) for line in done.out.splitlines())
+        found = {key: text.strip() for key, text in shown.items()}
+        assert found["Name"] == "default/web"
+        assert found["Affinity"] == "60 s"
+        assert found["Source ranges"] == found["Maglev"] == "-"
+        assert found["External traffic"] == found["Internal traffic"] == "Cluster"
+        number = row["backends"][1]["id"]
+        assert found["Backend 2"] == f"10.244.2.172:8080(terminating) id {number}"
     assert json.loads(
         fwd("service", "get", "default/web", "-o", "json", socket=lab.socket).out
-    ) == [row]
+    ) == [row | {"maglev": None}]
+
+
+def test_service_get_shows_what_outsiders_meet(tmp_path: Path) -> None:
+    """Source ranges, the traffic policy, and how the Maglev table is shared out."""
+    with lab_daemon(tmp_path, NODE + OUTSIDE) as lab:
+        out = fwd("service", "get", "default/outside", socket=lab.socket).out
+        (row,) = json.loads(
+            fwd("service", "get", "default/outside", "-o", "json", socket=lab.socket).out
+        )
+    shares = row["maglev"]["places"]
+    assert (row["maglev"]["size"], sum(shares.values())) == (1021, 1021)
+    assert set(shares.values()) == {510, 511}
+    lines = {" ".join(line.split()) for line in out.splitlines()}
+    assert lines >= {
+        "Source ranges: 10.0.0.0/8,198.51.100.0/24",
+        "External traffic: Local",
+        "Internal traffic: Cluster",
+        "Maglev: 1021 places",
+        *(
+            f"Backend {one['slot']}: {one['ip']}:8080 id {number}, {shares[str(number)]} places"
+            for one in row["backends"]
+            if (number := one["id"])
+        ),
+    }
 
 
 def test_no_such_service(lab: LabDaemon) -> None:
