@@ -120,10 +120,8 @@ def verdicts(rows: Sequence[PolicyRow], rounds: int) -> int:
     Returns:
         Exit code of the program, which also checks every verdict.
     """
-    lines = [
-        f"{row.lxc_id} {row.dir} {row.identity} {row.proto} {row.port} {row.prefix_len} {row.deny:d}"
-        for row in rows
-    ]
+    fields = ("lxc_id", "dir", "identity", "proto", "port", "prefix_len", "deny")
+    lines = [" ".join(str(int(getattr(row, name))) for name in fields) for row in rows]
     with tempfile.TemporaryDirectory(prefix="fwd-policy-") as directory:
         program = Path(directory) / "policy"
         sources = [str(ROOT / "csrc/unity.c"), str(ROOT / "benchmarks/policy.c")]

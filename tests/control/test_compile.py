@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from ipaddress import ip_address as ip
 from ipaddress import ip_network as net
+from pathlib import Path
 
+import pytest
+
+from fwd.config.load import parse_node_text
 from fwd.control.compile import compile_world
 from fwd.control.world import Link
 from fwd.model.rows import IpcacheRow, LxcRow, PeerRow
@@ -147,3 +151,94 @@ def test_names_and_ports_cover_every_endpoint():
     assert world.names == {10: "a"}
     assert world.ports["a"] == 10
     assert set(world.ports) == {"a", "cilium_host", "netdev", "overlay"}
+
+
+EVERY_KEY = Path(__file__).parent / "every_key.yaml"
+"""The example of the contract: every section and key there is."""
+TEXT = EVERY_KEY.read_text()
+CHANGES = [
+    ("ip: 192.168.56.105", "ip: 192.168.56.99"),
+    ('mac: "02:00:c0:a8:38:69"', 'mac: "02:00:c0:a8:38:70"'),
+    ("pod_cidr: 10.244.2.0/24", "pod_cidr: 10.244.2.0/25"),
+    ("router_ip: 10.244.0.150", "router_ip: 10.244.0.151"),
+    ("loopback_ip: 169.254.42.1", "loopback_ip: 169.254.42.2"),
+    ("protocol: vxlan", "protocol: disabled"),
+    ("port: 8472", "port: 4789"),
+    ("mtu: auto", "mtu: 1400"),
+    ("{peer: true,", "{peer: false,"),
+    ("source: true}", "source: false}"),
+    ("ip: 192.168.56.106, pod", "ip: 192.168.56.96, pod"),
+    ("vni: 42", "vni: 43"),
+    ("vni: 42, identity: 2}", "vni: 42, identity: 9}"),
+    ("id: 2825", "id: 2826"),
+    ("identity: 25001", "identity: 25003"),
+    ("ip: 10.244.0.108", "ip: [10.244.0.108, 10.244.0.109]"),
+    ('mac: "96:86:44:a6:37:01"', 'mac: "96:86:44:a6:37:02"'),
+    ('node_mac: "d2:ad:65:4d:d0:01"', 'node_mac: "d2:ad:65:4d:d0:02"'),
+    ("ifindex: 75", "ifindex: 76"),
+    ("enforce: {ingress: false", "enforce: {ingress: true"),
+    ("egress: false}", "egress: true}"),
+    ("{prefix: 0.0.0.0/0, identity: 2}", "{prefix: 0.0.0.0/1, identity: 2}"),
+    ("10.244.2.171/32, identity: 25002", "10.244.2.171/32, identity: 25004"),
+    ("tunnel_endpoint: 192.168.56.106", "tunnel_endpoint: 192.168.56.107"),
+    ("flags: []}", "flags: [skip_tunnel]}"),
+    ("name: default/web", "name: default/other"),
+    ("frontend: 10.96.0.10", "frontend: 10.96.0.11"),
+    ("port: 80\n", "port: 81\n"),
+    ("proto: tcp  ", "proto: udp  "),
+    ("scope: external ", "scope: internal "),
+    ("flags: []   ", "flags: [int_local]   "),
+    ("port: 80, state", "port: 81, state"),
+    ("state: active}", "state: maintenance}"),
+    ("direction: egress, identity: 25002", "direction: ingress, identity: 25002"),
+    ("proto: udp, port: 8080", "proto: sctp, port: 8080"),
+    ("port: 8080-8095", "port: 8080-8096"),
+    ("action: deny", "action: allow"),
+    ("tcp: 524288", "tcp: 1024"),
+    ("any: 262144", "any: 1024"),
+    *((f"{key}: {was}", f"{key}: 77") for key, was in (
+        (" {tcp", 8000), ("tcp_syn", 60), ("tcp_close", 10), (" any", 60),
+        ("service_tcp", 8000), ("service_any", 60))),
+    ("fragments: true", "fragments: false"),
+    ("icmp_frag_needed: true", "icmp_frag_needed: false"),
+    ("masquerade: false", "masquerade: true"),
+    ("nodeport: false", "nodeport: true"),
+    ("no_backend: drop", "no_backend: reject"),
+    ("deny: drop", "deny: reject"),
+    ("vlan_allowed: []", "vlan_allowed: [7]"),
+]  # fmt: skip
+
+
+def test_the_example_of_the_contract_is_understood():
+    """Every key of it is known, and none is one that does nothing here."""
+    assert parse_node_text(TEXT, EVERY_KEY).warnings == ()
+
+
+@pytest.mark.parametrize(("was", "now"), CHANGES, ids=[now.strip() for _, now in CHANGES])
+def test_every_key_of_the_example_reaches_the_tables(was, now):
+    """One key changed, and the compiled world is another one: no key is decoration."""
+    assert was in TEXT
+    base = compile_world(parse_node_text(TEXT, EVERY_KEY))
+    assert compile_world(parse_node_text(TEXT.replace(was, now, 1), EVERY_KEY)) != base
+
+
+def test_keys_of_the_example_that_only_a_daemon_reads():
+    """Names of devices, namespaces and sockets are handed on as written."""
+    node = parse_node_text(TEXT, EVERY_KEY)
+    (pod,) = node.endpoints
+    assert (pod.ifname, pod.netns, pod.labels) == ("lxca7eadf015921", "curl", {"app": "curl"})
+    assert (node.api.socket, node.node.name) == ("/run/fwd/fwd.sock", "node1")
+    assert node.metrics is not None
+    assert str(node.metrics.listen) == "127.0.0.1:9962"
+
+
+def test_a_service_may_bind_clients_and_choose_them():
+    """Affinity's timeout and the source ranges, which the example leaves at rest."""
+    text = TEXT.replace("flags: []   ", "flags: [affinity, source_range, routable, node_port]", 1)
+    text = text.replace("affinity_timeout_s: 0", "affinity_timeout_s: 90")
+    text = text.replace("source_ranges: []", "source_ranges: [198.51.100.0/24]")
+    world = compile_world(
+        parse_node_text(text.replace("nodeport: false", "nodeport: true"), EVERY_KEY)
+    )
+    assert next(row for row in world.services if row.backends).affinity_timeout_s == 90
+    assert {row.prefix for row in world.source_ranges} == {net("198.51.100.0/24")}
