@@ -2,11 +2,12 @@
 
     python benchmarks/policy.py [--rounds 7]
 
-JSON lines. Compiling goes from values to entries; parsing YAML is not in it, a daemon pays for that
-once a file. The load: 500 policies of 20 rules, each naming another application by label and a
-port, all selecting the one endpoint of the node; 1,000 pods with labels of their own. The entries
-then go to benchmarks/policy.c, which times the C library's verdict on keys picked at random from
-them. There is no pass or fail on time: the goals are printed beside the figures.
+JSON lines. Compiling goes from values to entries; reading the same policies from YAML, which a
+daemon does once a file, has a line of its own. The load: 500 policies of 20 rules, each naming
+another application by label and a port, all selecting the one endpoint of the node; 1,000 pods with
+labels of their own. The entries then go to benchmarks/policy.c, which times the C library's verdict
+on keys picked at random from them. There is no pass or fail on time: the goals are printed beside
+the figures.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING
 from fwd.config.load import parse_node_text
 from fwd.control.compile import compile_world
 from fwd.control.manifests import expand
+from fwd.manifest.load import parse_file
 from fwd.model.manifest import Manifests, Origin, Peer, Pod, Policy, PolicyRule, PortMatch
 from fwd.model.policy import PortRange
 from fwd.model.selector import NAMESPACE_LABEL, Requirement, Selector, identity_labels
@@ -45,6 +47,24 @@ NODE = """\
 node: {name: n1, ip: 192.0.2.1, pod_cidr: 10.0.0.0/16, router_ip: 10.0.0.1}
 peers: [{name: n2, ip: 192.0.2.2, pod_cidr: 10.1.0.0/16}]
 endpoints: [{name: default/app0, id: 1, ip: 10.0.0.9}]
+"""
+POLICY = """\
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {{name: {name}, namespace: default}}
+spec:
+  podSelector: {{matchLabels: {{app: app0}}}}
+  policyTypes: [Ingress]
+  ingress:
+{rules}"""
+RULE = """\
+  - from:
+    - podSelector:
+        matchLabels:
+          app: app{app}
+    ports:
+    - protocol: TCP
+      port: {port}
 """
 
 
@@ -91,6 +111,31 @@ def rule(number: int, index: int) -> PolicyRule:
         peers=(Peer(selector=application(number % IDENTITIES)),),
         ports=(PortMatch("tcp", PortRange(port, port)),),
     )
+
+
+def read_all() -> None:
+    """Read the policies as a manifest file, once, and print what it takes."""
+    texts = (
+        POLICY.format(
+            name=f"p{number}",
+            rules="".join(
+                RULE.format(app=count % IDENTITIES, port=1 + count // IDENTITIES)
+                for count in range(number * RULES, (number + 1) * RULES)
+            ),
+        )
+        for number in range(POLICIES)
+    )
+    text = "---\n".join(texts)
+    start = time.perf_counter()
+    objects = parse_file(text, "policies.yaml")
+    figures = {
+        "benchmark": "policy-read",
+        "objects": len(objects),
+        "rules": POLICIES * RULES,
+        "bytes": len(text),
+        "read_ms": round((time.perf_counter() - start) * 1e3, 1),
+    }
+    print(json.dumps(figures), flush=True)
 
 
 def compile_all() -> tuple[PolicyRow, ...]:
@@ -146,6 +191,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
+    read_all()
     return verdicts(compile_all(), args.rounds)
 
 

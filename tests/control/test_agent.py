@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 from time import monotonic_ns
@@ -13,8 +15,11 @@ import structlog
 import uvloop
 
 from fwd.config.load import ConfigError
+from fwd.control import compile as compile_module
 from fwd.control.agent import Agent
 from fwd.control.trace import TraceRequest, trace
+from fwd.datapath.errors import DatapathError
+from fwd.model.rows import Params
 from tests.control.daemons import (
     NodeText,
     agents,
@@ -194,6 +199,31 @@ def test_refused_reload_changes_nothing(tmp_path):
     missing = "\n  - {name: x, id: 77, identity: 377, ip: 10.0.1.77, netns: fwdt-none}"
     with pod("a", 10) as a, pod("b", 11) as b:
         uvloop.run(main(a, b))
+
+
+def test_reload_that_the_tables_cannot_hold_changes_nothing(tmp_path, monkeypatch):
+    """Table and numbers are named; the pod that came with it has no device, the others go on."""
+    monkeypatch.setattr(compile_module, "Params", partial(Params, policy=64))
+    monkeypatch.setattr(compile_module, "SPARE", 1)
+    fields = "endpoint: a, direction: egress, proto: tcp, action: deny"
+
+    async def main(a, b, c):
+        text = NodeText(tmp_path / "1.yaml", free_port(), 1, [a, b])
+        async with agents(text) as (agent,):
+            before = set(agent.dp.policies())
+            text.pods = [a, b, c]
+            rows = "".join(f"  - {{{fields}, port: {port}}}\n" for port in range(1, 202, 2))
+            text.extra = f"policy:\n{rows}"
+            text.write()
+            with pytest.raises(DatapathError, match=r"policy table holds 64 rows and \d+ are"):
+                await agent.reload()
+            assert agent.dp.generation == 1
+            assert {replace(row, packets=0, bytes=0) for row in agent.dp.policies()} == before
+            assert devices(a, b, c) == [["lo", "eth0"], ["lo", "eth0"], ["lo"]]
+            assert await ping(a, b.ip)
+
+    with pod("a", 10) as a, pod("b", 11) as b, pod("c", 12) as c:
+        uvloop.run(main(a, b, c))
 
 
 def test_lost_pod_does_not_disturb_others_and_can_return(tmp_path):

@@ -14,6 +14,7 @@ from fwd.control import sweep as sweep_module
 from fwd.control.sweep import (
     MAX_INTERVAL_S,
     MIN_INTERVAL_S,
+    START_INTERVAL_S,
     ConntrackSweep,
     next_interval_s,
     now_s,
@@ -141,6 +142,53 @@ def test_full_table_is_swept_at_once(monkeypatch):
 
     monkeypatch.setattr(sweep_module, "TICK_S", 0.01)
     assert asyncio.run(main()) == 1
+
+
+def test_nat_table_out_of_ports_is_swept_at_once(monkeypatch):
+    """Expired connections go and take their mappings along, although conntrack has room."""
+
+    async def main() -> None:
+        with Rig() as rig:
+            rig.dp.set_settings(
+                replace(rig.dp.settings, masquerade=True, node_ip=IPv4Address("192.0.2.1"))
+            )
+            frames = [tcp(11, "203.0.113.9", dport=1000 + number) for number in range(20)]
+            rig.dp.run(0, [Packet(frame, PORT_NETDEV, to_netdev=True) for frame in frames])
+            assert rig.dp.stats("nat").count == 40
+            sweep = ConntrackSweep(rig.dp)
+            real, used = rig.dp.stats, rig.dp.stats("nat")
+            refused = replace(used, failures=used.failures + 1)
+            monkeypatch.setattr(
+                rig.dp, "stats", lambda table: refused if table == "nat" else real(table)
+            )
+            task = asyncio.ensure_future(sweep.run())
+            await asyncio.sleep(0.1)
+            task.cancel()
+            assert sweep.runs == 2
+            assert real("nat").count == 0
+
+    monkeypatch.setattr(sweep_module, "TICK_S", 0.01)
+    asyncio.run(main())
+
+
+def test_sweep_under_pressure_never_lengthens_the_interval(monkeypatch):
+    """That nothing had expired in the middle of a flood says nothing about the time after it."""
+
+    async def main() -> None:
+        with Rig() as rig:
+            connect(rig, 50)
+            sweep = ConntrackSweep(rig.dp)
+            schedule = sweep._schedules[True]
+            for _ in range(5):
+                await sweep.sweep(tcp=True, pressed=True)
+            assert schedule.interval_s == START_INTERVAL_S
+            await sweep.sweep(tcp=True)
+            assert schedule.interval_s == START_INTERVAL_S * 1.5
+            monkeypatch.setattr(sweep_module, "now_s", lambda: now_s() + 3600)
+            await sweep.sweep(tcp=True, pressed=True)
+            assert schedule.interval_s < START_INTERVAL_S
+
+    asyncio.run(main())
 
 
 def test_purge_takes_both_directions_of_an_address_and_nothing_else():
