@@ -1,12 +1,13 @@
 """The path as data: what a row of rows/*.yaml means, and one run of it through the real datapath.
 
-A row is {name, world, steps}; a step has a frame (or ``raw`` hex), the port it enters at and what
-must come of it. ``out`` names what changed: everything else must be byte for byte as sent, with
-scapy's checksums. ``partial: true`` sends the L4 checksum as the pseudo-header's sum alone, as a
-pod with checksum offload does; ``answered`` names the drop reason of a packet whose place an ICMP
-``error`` to its sender took (answers.py). A step ``{reload: world}`` changes the world. Addresses:
-curl 10.244.0.108 (2825), local 10.244.0.109 (2827), nginx 10.244.2.171 behind node2 192.168.56.106,
-legacy pods 10.244.7.0/24 behind 192.168.56.107.
+A row is {name, world, steps} and ``spec``, the rows of datapath.md it proves (coverage.py); a step
+has a frame (or ``raw`` hex), the port it enters at and what must come of it. ``out`` names what
+changed: everything else must be byte for byte as sent, with scapy's checksums. ``partial: true``
+sends the L4 checksum as the pseudo-header's sum alone, as a pod with checksum offload does;
+``answered`` names the drop reason of a packet whose place an ICMP ``error`` to its sender took
+(answers.py). A step ``{reload: world}`` changes the world. Addresses: curl 10.244.0.108 (2825),
+local 10.244.0.109 (2827), nginx 10.244.2.171 behind node2 192.168.56.106, legacy pods 10.244.7.0/24
+behind 192.168.56.107.
 At the end of every row: packets in = packets out + drops + punts.
 """
 
