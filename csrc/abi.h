@@ -193,6 +193,8 @@ enum {
     FWD_ID_INIT = 5,
     FWD_ID_REMOTE_NODE = 6,
     FWD_ID_KUBE_APISERVER = 7,
+    FWD_ID_WORLD_IPV4 = 9,
+    FWD_ID_WORLD_IPV6 = 10,
 };
 
 /* ---- values ---- */

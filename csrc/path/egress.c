@@ -41,16 +41,11 @@ static void hook_to_overlay(struct path *p)
     hook_to_underlay(p);
 }
 
-/* tunnel_vni: what the peer is told of the source. Local identities (beyond 24 bits) never leave
- * the node; a host calls itself remote-node on the wire (datapath reference 6.4). */
+/* tunnel_vni: what the peer is told of the source. */
 static uint32_t tunnel_vni(const struct path *p, const struct fwd_addr *remote)
 {
     const struct fwd_peer_row *peer = peer_lookup(p->dp->peers, remote);
-    if (peer && peer->fixed_vni)
-        return peer->vni;
-    if (p->src_identity == FWD_ID_HOST)
-        return FWD_ID_REMOTE_NODE;
-    return p->src_identity > VXLAN_VNI_MAX ? FWD_ID_WORLD : p->src_identity;
+    return peer && peer->fixed_vni ? peer->vni : path_wire_identity(p->src_identity);
 }
 
 /* Row 6b. The inner TTL and MACs stay as the pod sent them: the receiver takes the one hop. The

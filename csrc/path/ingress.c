@@ -34,10 +34,11 @@ static enum fwd_drop peer_source(const struct path *p, const struct fwd_peer_row
         return FWD_DROP_SPOOFED_TUNNEL_SOURCE;
     if (peer && peer->fixed_vni)
         return FWD_DROP_NONE; /* its VNI was compared, its identity is ours to give */
+    /* A peer that says remote-node claims less than it could: the source is what the ipcache says
+     * (1.8/9). A node's own address also stands for clients from outside that it sends on (4.9/6). */
     uint32_t known = src ? src->identity : FWD_ID_WORLD;
-    /* A node's own address also stands for clients from outside that it sends on (4.9/6). */
-    bool same = known == p->vni || (remote_node_identity(known) &&
-                                    (remote_node_identity(p->vni) || p->vni == FWD_ID_WORLD));
+    bool same = path_wire_identity(known) == p->vni || remote_node_identity(p->vni) ||
+                (remote_node_identity(known) && p->vni == FWD_ID_WORLD);
     return same ? FWD_DROP_NONE : FWD_DROP_VNI_NOT_IDENTITY;
 }
 

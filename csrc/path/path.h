@@ -196,4 +196,14 @@ static inline uint32_t path_v4(const struct fwd_addr *addr)
     return v4;
 }
 
+/* path_wire_identity: what the VNI says of an identity (datapath reference 6.4). Those with a high
+ * byte never leave their node: 1 are parts of the world (CIDRs), 2 are remote nodes. */
+static inline uint32_t path_wire_identity(uint32_t identity)
+{
+    if (identity == FWD_ID_HOST || identity >> 24 == 2)
+        return FWD_ID_REMOTE_NODE;
+    bool world = identity == FWD_ID_WORLD_IPV4 || identity == FWD_ID_WORLD_IPV6;
+    return world || identity >> 24 ? FWD_ID_WORLD : identity;
+}
+
 #endif

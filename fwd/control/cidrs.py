@@ -8,6 +8,8 @@ whose addresses are pods or nodes keep their own, longer rows (datapath referenc
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
+from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from fwd.config.schema import IpcacheSection
@@ -19,18 +21,26 @@ if TYPE_CHECKING:
     from fwd.config.schema import NodeFile
     from fwd.model.rows import Address, Network
 
-__all__ = ["LOCAL_FIRST", "CidrIdentities"]
+__all__ = ["LOCAL_FIRST", "CidrIdentities", "is_local"]
 
 LOCAL_FIRST: Final = 0x01000001
 """The first identity that never leaves its node (reference 5.1)."""
+_LOCAL_SHIFT = 24
 _Key = tuple[int, int, int]
+
+
+def is_local(identity: int) -> bool:
+    """Tell whether ``identity`` is a CIDR's."""
+    return identity >> _LOCAL_SHIFT == LOCAL_FIRST >> _LOCAL_SHIFT
 
 
 class CidrIdentities:
     """Prefix to identity.
 
-    A raw row of the node file that says ``world`` gives way to the identity made here, which is a
-    part of the world; any other keeps its number, and the rule does not mean it.
+    A raw row of the node file that says ``world``, for a prefix named here or inside one, gives way
+    to an identity made here, which is a part of the world. A raw CIDR identity keeps its number and
+    is meant as its prefix is, unless it stands for several. Any other row keeps its number, and no
+    rule means it.
 
     Args:
         node: whose raw rows and peers say what a prefix is already.
@@ -43,22 +53,37 @@ class CidrIdentities:
     ) -> None:
         self._node = node
         self._written = {row.prefix: row for row in node.ipcache}
-        self._numbers: dict[Network, int] = {}
         self._answers: dict[tuple[Network, tuple[Network, ...]], frozenset[int]] = {}
-        fixed = [prefix for peer in node.peers if peer.vni is not None for prefix in peer.pod_cidr]
-        for prefix in sorted(set(prefixes), key=_order):
-            row = self._written.get(prefix)
-            is_own = _is_one(prefix) and prefix.network_address in own
-            is_other = row is not None and row.identity != WORLD
-            if not is_own and not is_other and not any(_is_within(prefix, one) for one in fixed):
-                self._numbers[prefix] = LOCAL_FIRST + len(self._numbers)
+        raw = Counter(row.identity for row in node.ipcache)
+        written = {row.prefix: row.identity for row in node.ipcache
+                   if is_local(row.identity) and raw[row.identity] == 1}  # fmt: skip
+        taken = {*raw, *(rule.identity for rule in node.policy)}
+        free = (number for number in count(LOCAL_FIRST) if number not in taken)
+        self._made = {prefix: next(free) for prefix in self._unnumbered(set(prefixes), own)}
+        everyone = self._made | written
+        self._numbers = {prefix: everyone[prefix] for prefix in sorted(everyone, key=_order)}
         self._prefixes = list(self._numbers)
         self._keys = [_order(prefix) for prefix in self._prefixes]
+
+    def _unnumbered(
+        self, named: Collection[Network], own: Collection[Address]
+    ) -> Iterator[Network]:
+        """Give the prefixes that need a number, in order."""
+        fixed = [
+            prefix for peer in self._node.peers if peer.vni is not None for prefix in peer.pod_cidr
+        ]
+        world = {prefix for prefix, row in self._written.items() if row.identity == WORLD}
+        inner = {one for one in world if any(_is_within(one, outer) for outer in named)}
+        for prefix in sorted({*named, *inner}, key=_order):
+            is_own = _is_one(prefix) and prefix.network_address in own
+            is_other = prefix in self._written and prefix not in world
+            if not is_own and not is_other and not any(_is_within(prefix, one) for one in fixed):
+                yield prefix
 
     @property
     def names(self) -> dict[int, str]:
         """Identity to ``cidr:10.0.0.0/8``."""
-        return {number: f"cidr:{prefix}" for prefix, number in self._numbers.items()}
+        return {number: f"cidr:{prefix}" for prefix, number in self._made.items()}
 
     def inside(self, cidr: Network, excepts: tuple[Network, ...] = ()) -> frozenset[int]:
         """Return the identities that ``cidr`` without ``excepts`` means."""
@@ -81,7 +106,7 @@ class CidrIdentities:
         tunnels = [(prefix, peer.ip) for peer in self._node.peers for prefix in peer.pod_cidr]
         tunnels += [(row.prefix, row.tunnel_endpoint) for row in self._node.ipcache
                     if row.tunnel_endpoint is not None]  # fmt: skip
-        for prefix, number in self._numbers.items():
+        for prefix, number in self._made.items():
             around = [one for one in tunnels if _is_within(prefix, one[0])]
             tunnel = max(around, key=lambda one: one[0].prefixlen, default=(None, None))[1]
             written = self._written.get(prefix)

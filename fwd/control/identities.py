@@ -153,6 +153,7 @@ def _numbers(
             if address in rows:
                 pinned.setdefault(text, rows[address])
     taken = {*written.values(), *(row.identity for row in node.ipcache)}
+    taken |= {peer.identity for peer in node.peers if peer.identity}
     free = (text for text in texts.values() if text not in pinned)
     return allocate(free, taken) | pinned
 

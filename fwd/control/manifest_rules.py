@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from fwd.model.identity import HOST, INIT, REMOTE_NODE, WIRE_MAX, WORLD
+from fwd.control.cidrs import is_local
+from fwd.model.identity import (
+    HOST,
+    INIT,
+    KUBE_APISERVER,
+    REMOTE_NODE,
+    WELL_KNOWN,
+    WIRE_MAX,
+    WORLD,
+    WORLD_IPV4,
+    WORLD_IPV6,
+)
 from fwd.model.policy import Rule
 from fwd.model.selector import LabelIndex
 
@@ -24,9 +35,9 @@ if TYPE_CHECKING:
 __all__ = ["RuleMaker", "selecting"]
 
 _DIRECTIONS: Final[tuple[Direction, ...]] = ("ingress", "egress")
-_CLUSTER: Final = frozenset({HOST, 3, 4, INIT, REMOTE_NODE, 7, 8})
+_CLUSTER: Final = frozenset({HOST, 3, 4, INIT, REMOTE_NODE, KUBE_APISERVER, 8})
 """Reserved identities that are no part of the world (reference 5.1)."""
-_LOCAL = 24  # bit of identities that stay on their node: CIDRs
+_NODES = 2  # high byte of identities that mean one remote node each
 _Who = tuple[int | Literal["any"], ...]
 _Selected: TypeAlias = "tuple[Policy, list[str]]"
 
@@ -55,13 +66,15 @@ class RuleMaker:
         self._answers: dict[tuple[Peer, ...], _Who] = {}
         numbers = {row.identity for row in node.ipcache}
         numbers |= {one.identity for one in roster.members.values()}
-        local = {one for one in numbers if one >> _LOCAL == 1}
-        pods = {one for one in numbers if 256 <= one <= WIRE_MAX}
+        numbers |= {peer.identity for peer in node.peers if peer.identity}
+        world = {one for one in numbers if is_local(one) or one in (WORLD_IPV4, WORLD_IPV6)}
+        nodes = {one for one in numbers if one == KUBE_APISERVER or one >> 24 == _NODES}
+        pods = {one for one in numbers if WELL_KNOWN <= one <= WIRE_MAX}
         self._entities: dict[Entity, frozenset[int]] = {
-            "world": frozenset({WORLD, *local, *cidrs.names}),
+            "world": frozenset({WORLD, *world, *cidrs.names}),
             "host": frozenset({HOST}),
-            "remote-node": frozenset({REMOTE_NODE}),
-            "cluster": _CLUSTER | pods,
+            "remote-node": frozenset({REMOTE_NODE, *nodes}),
+            "cluster": _CLUSTER | nodes | pods,
         }
 
     def rules(self, policy: Policy, endpoints: Iterable[str]) -> Iterator[Rule]:

@@ -11,11 +11,15 @@ __all__ = [
     "HOST",
     "IDENTITY_MAX",
     "INIT",
+    "KUBE_APISERVER",
     "REMOTE_NODE",
     "RESERVED",
     "UNKNOWN",
+    "WELL_KNOWN",
     "WIRE_MAX",
     "WORLD",
+    "WORLD_IPV4",
+    "WORLD_IPV6",
     "identity_name",
 ]
 
@@ -24,6 +28,12 @@ HOST: Final = 1
 WORLD: Final = 2
 INIT: Final = 5
 REMOTE_NODE: Final = 6
+KUBE_APISERVER: Final = 7
+"""A remote node that runs it."""
+WORLD_IPV4: Final = 9
+WORLD_IPV6: Final = 10
+WELL_KNOWN: Final = 100
+"""The first identity of a pod: below are reserved ones only."""
 
 RESERVED: Final = {
     0: "unknown",
@@ -35,6 +45,8 @@ RESERVED: Final = {
     6: "remote-node",
     7: "kube-apiserver",
     8: "ingress",
+    9: "world-ipv4",
+    10: "world-ipv6",
 }
 
 WIRE_MAX: Final = (1 << 24) - 1

@@ -69,3 +69,35 @@ def test_inside_a_peer_s_range_the_tunnel_stays():
     text = NODE.replace("pod_cidr: 10.0.2.0/24}", "pod_cidr: 10.0.2.0/24, vni: 7, identity: 300}")
     node = parse_node_text(text, Path("n1.yaml"))
     assert list(CidrIdentities(node, [ip_network("10.0.2.0/25")], set()).rows()) == []
+
+
+def test_raw_cidr_identities_keep_their_numbers_and_are_meant():
+    """Nobody else gets such a number; one that stands for two prefixes is meant by no rule."""
+    text = (
+        "ipcache: [{prefix: 10.9.0.0/16, identity: 16777217}, {prefix: 10.8.0.0/16, identity: "
+        "16777218}, {prefix: 11.8.0.0/16, identity: 16777218}]\n"
+        "endpoints: [{name: a, id: 1, identity: 300, ip: 10.0.0.9}]\n"
+        "policy: [{endpoint: a, direction: egress, identity: 16777219, action: allow}]\n"
+    )
+    found = cidrs("10.0.0.0/8", "10.9.0.0/16", "12.0.0.0/8", text=text)
+    assert found.names == {LOCAL_FIRST + 3: "cidr:10.0.0.0/8", LOCAL_FIRST + 4: "cidr:12.0.0.0/8"}
+    assert found.inside(ip_network("10.0.0.0/8")) == {LOCAL_FIRST, LOCAL_FIRST + 3}
+    assert found.inside(ip_network("10.9.0.0/16")) == {LOCAL_FIRST}
+    assert found.inside(ip_network("10.0.0.0/8"), (ip_network("10.9.0.0/16"),)) == {LOCAL_FIRST + 3}
+    assert [str(row.prefix) for row in found.rows()] == ["10.0.0.0/8", "12.0.0.0/8"]
+
+
+def test_world_rows_inside_a_named_prefix_are_a_part_of_it():
+    """Their addresses would be world and no longer the prefix's; outside it they stay."""
+    text = (
+        "ipcache: [{prefix: 8.8.0.0/16, identity: 2}, {prefix: 9.9.0.0/16, identity: 2}, "
+        "{prefix: 8.9.0.0/16, identity: 2, tunnel_endpoint: 192.0.2.2}]\n"
+    )
+    found = cidrs("8.0.0.0/8", text=text)
+    rows = {str(row.prefix): (row.identity, str(row.tunnel_endpoint)) for row in found.rows()}
+    assert rows == {
+        "8.0.0.0/8": (LOCAL_FIRST, "None"),
+        "8.8.0.0/16": (LOCAL_FIRST + 1, "None"),
+        "8.9.0.0/16": (LOCAL_FIRST + 2, "192.0.2.2"),
+    }
+    assert found.inside(ip_network("8.0.0.0/8")) == {one for one, _ in rows.values()}

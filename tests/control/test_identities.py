@@ -64,6 +64,14 @@ def test_written_numbers_win():
     assert [str(ip) for ip in found.members["default/b"].addresses] == ["10.0.2.9"]
 
 
+def test_a_plain_peer_s_identity_is_nobody_else_s():
+    """A label set whose hash is that number takes the next one."""
+    number = roster(manifests=pod("b", labels="app: x")).members["default/b"].identity
+    text = NODE.replace("}]", f", vni: 9, identity: {number}}}]")
+    found = make_roster(parse_node_text(text, Path("n1.yaml")), said(pod("b", labels="app: x")))
+    assert found.members["default/b"].identity == number + 1
+
+
 def test_endpoint_without_labels_waits_as_init():
     """Until a manifest says who it is."""
     text = "endpoints: [{name: default/a, id: 1, ip: 10.0.0.9}]\n"

@@ -288,3 +288,40 @@ def test_only_selected_endpoints_are_enforced(selector, enforced):
     assert [(rule.endpoint, rule.direction) for rule in rules] == [
         (name, "egress") for name in enforced
     ]
+
+
+def test_entities_mean_all_the_numbers_they_have():
+    """Nodes of a number of their own, plain peers, well-known pods, both halves of the world."""
+    text = NODE.replace("pod_cidr: 10.0.2.0/24}", "pod_cidr: 10.0.2.0/24}, {name: old, ip: "
+                        "192.0.2.3, pod_cidr: 10.0.3.0/24, vni: 9, identity: 777}")  # fmt: skip
+    text += "ipcache:\n" + "".join(
+        f"  - {{prefix: {prefix}, identity: {identity}}}\n"
+        for prefix, identity in (
+            ("192.0.2.2/32", 7), ("192.0.2.9/32", 0x02000001), ("10.0.2.5/32", 102),
+            ("203.0.113.0/24", 9), ('"2001:db8::/32"', 10), ("198.51.100.0/24", 0x01000005),
+        )
+    )  # fmt: skip
+    entities = ("world", "host", "cluster", "remote-node")
+    policies = "\n---\n".join(
+        json.dumps({
+            "apiVersion": "cilium.io/v2", "kind": "CiliumClusterwideNetworkPolicy",
+            "metadata": {"name": entity},
+            "spec": {"endpointSelector": {}, "ingress": [{"fromEntities": [entity]}]},
+        })
+        for entity in entities
+    )  # fmt: skip
+    pods = "\n---\n".join(json.dumps(pod_object(pod)) for pod in PODS)
+    node = parse_node_text(text, Path("n1.yaml"))
+    found = expand(node, merge(parse_file(f"{pods}\n---\n{policies}", "m.yaml")))
+    meant = {
+        entity: {rule.identity for rule in found.rules if rule.policy == entity and
+                 rule.kind == "rule"}
+        for entity in entities
+    }  # fmt: skip
+    assert meant["world"] == {2, 9, 10, 0x01000005}
+    assert meant["host"] == {1}
+    assert meant["remote-node"] == {6, 7, 0x02000001}
+    numbers = {one.identity for one in found.endpoints} | {
+        row.identity for row in found.ipcache if 256 <= row.identity < 1 << 24
+    }
+    assert meant["cluster"] == {1, 3, 4, 5, 6, 7, 8, 102, 777, 0x02000001, *numbers}
