@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from fwd.config.check_services import check_services, unused_services
+from fwd.model.identity import HOST
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
@@ -142,6 +143,23 @@ def _ipcache(node: NodeFile) -> Iterator[Problem]:
         if row.tunnel_endpoint not in (None, node.node.ip) and row.identity >> 24:
             text = f"{row.identity} does not fit the 24-bit VNI, an identity behind a tunnel must"
             yield ("ipcache", index, "identity"), text
+    yield from _local_rows(node)
+
+
+def _local_rows(node: NodeFile) -> Iterator[Problem]:
+    """What is here has the identity it has here, and no tunnel leads to it."""
+    own = dict.fromkeys((node.node.ip, *node.node.router_ip), ("this node", HOST))
+    own |= {address: (f"endpoint {one.name}", one.identity)
+            for one in node.endpoints for address in one.ip}  # fmt: skip
+    for index, row in enumerate(node.ipcache):
+        is_one = row.prefix.prefixlen == row.prefix.max_prefixlen
+        name, identity = own.get(row.prefix.network_address, ("", 0)) if is_one else ("", 0)
+        if name and row.identity and identity not in (0, row.identity):
+            text = f"{row.prefix} is {name}, whose identity is {identity}: write that, or no row"
+            yield ("ipcache", index, "identity"), text
+        if name and row.tunnel_endpoint not in (None, node.node.ip):
+            text = f"{row.prefix} is {name}, no tunnel leads here: remove tunnel_endpoint"
+            yield ("ipcache", index, "tunnel_endpoint"), text
 
 
 def _policy(node: NodeFile) -> Iterator[Problem]:

@@ -35,7 +35,7 @@ def check_services(node: NodeFile) -> Iterator[Problem]:
         text = f"{node.node.loopback_ip} is IPv6, a hairpin's source is IPv4: write one"
         yield ("node", "loopback_ip"), text
     yield from _frontends(node)
-    states: dict[tuple[object, ...], tuple[int, str]] = {}
+    states: dict[tuple[object, ...], tuple[str, str]] = {}
     for index, service in enumerate(node.services):
         yield from _service(index, service)
         yield from _shared(index, service, states)
@@ -43,16 +43,21 @@ def check_services(node: NodeFile) -> Iterator[Problem]:
 
 def _frontends(node: NodeFile) -> Iterator[Problem]:
     """A frontend and scope stands once; what both scopes share is the same in both."""
-    seen: dict[tuple[object, ...], int] = {}
+    seen: dict[tuple[object, ...], str] = {}
+    own = dict.fromkeys(node.node.router_ip, "the router")
+    own |= {address: f"endpoint {one.name}" for one in node.endpoints for address in one.ip}
     for index, one in enumerate(node.services):
         key = (one.frontend, one.port, one.proto, one.scope)
         if key in seen:
             text = (
-                f"{one.frontend}:{one.port}/{one.proto} ({one.scope}) stands in "
-                f"services[{seen[key]}] already, write one row a frontend and scope"
+                f"{one.frontend}:{one.port}/{one.proto} ({one.scope}) is service {seen[key]}'s "
+                "already, write one row a frontend and scope"
             )
             yield ("services", index, "frontend"), text
-        seen.setdefault(key, index)
+        seen.setdefault(key, one.name)
+        if one.frontend in own:
+            text = f"{one.frontend} is {own[one.frontend]}, give the service its own address"
+            yield ("services", index, "frontend"), text
     if len({key[:3] for key in seen}) > FRONTENDS_MAX:
         yield ("services",), f"more than {FRONTENDS_MAX} frontends, reverse NAT ids are 16 bits"
 
@@ -81,15 +86,15 @@ def _service(index: int, service: ServiceSection) -> Iterator[Problem]:
 
 
 def _shared(
-    index: int, service: ServiceSection, states: dict[tuple[object, ...], tuple[int, str]]
+    index: int, service: ServiceSection, states: dict[tuple[object, ...], tuple[str, str]]
 ) -> Iterator[Problem]:
     """A backend has one state, whichever service it stands in."""
     for slot, backend in enumerate(service.backends):
         key = (backend.ip, backend.port, service.proto)
-        other, state = states.setdefault(key, (index, backend.state))
+        other, state = states.setdefault(key, (service.name, backend.state))
         if state != backend.state:
             text = (
-                f"{backend.ip}:{backend.port}/{service.proto} is {state} in services[{other}], "
+                f"{backend.ip}:{backend.port}/{service.proto} is {state} in service {other}, "
                 "a backend has one state: write it everywhere"
             )
             yield ("services", index, "backends", slot, "state"), text

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fwd.model.manifest import Manifests, Origin, Service, ServicePort, Slice
     from fwd.model.rows import Address
 
-__all__ = ["make_services"]
+__all__ = ["make_services", "service_warnings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,7 @@ class _Backends:
         return sorted(by_target.values(), key=lambda one: (one.ip.version, int(one.ip), one.port))
 
     def _of_slices(self, slices: Iterable[Slice], port: ServicePort) -> Iterator[_Backend]:
+        states: dict[tuple[Address, int], tuple[Slice, str]] = {}
         for one in slices:
             number = one.ports.get((port.name, port.proto))
             if number is None:
@@ -63,6 +64,12 @@ class _Backends:
                 if endpoint.state is None:
                     continue
                 for ip in endpoint.addresses:
+                    other, state = states.setdefault((ip, number), (one, endpoint.state))
+                    if state != endpoint.state:
+                        raise ManifestError(
+                            f"{one.origin.file}:{one.origin.line}: {one.origin}: {ip}:{number} is "
+                            f"{endpoint.state} here and {state} in {other.origin}, write it once"
+                        )
                     local = endpoint.node_name == self._node or ip in self._here
                     yield _Backend(ip, number, endpoint.state, local)
 
@@ -99,6 +106,21 @@ def make_services(
             origins += [(service.origin, port.line)] * len(made)
     _check(node, rows, origins)
     return tuple(rows)
+
+
+def service_warnings(manifests: Manifests) -> Iterator[str]:
+    """Give the ports whose service has slices, none of which knows them."""
+    named: dict[str, set[tuple[str, str]]] = {}
+    for one in manifests.slices:
+        named.setdefault(one.service, set()).update(one.ports)
+    for service in manifests.services:
+        known = named.get(service.origin.name)
+        for port in service.ports if known is not None else ():
+            if (port.name, port.proto) not in (known or ()):
+                yield (
+                    f"{service.origin.file}:{port.line}: {service.origin}: no EndpointSlice has "
+                    f"port '{port.name}'/{port.proto}, so nobody is behind {port.port}"
+                )
 
 
 def _check_slices(manifests: Manifests) -> None:

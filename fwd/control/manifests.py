@@ -16,7 +16,7 @@ from fwd.config.values import LINE_KEY
 from fwd.control.cidrs import CidrIdentities
 from fwd.control.identities import make_roster
 from fwd.control.manifest_rules import RuleMaker, selecting
-from fwd.control.manifest_services import make_services
+from fwd.control.manifest_services import make_services, service_warnings
 from fwd.manifest.reader import ManifestError
 from fwd.model.identity import WORLD
 from fwd.model.selector import CLUSTER_LABEL, NAMESPACE_LABEL, SERVICE_ACCOUNT_LABEL
@@ -61,7 +61,11 @@ def expand(node: NodeFile, manifests: Manifests) -> NodeFile:
                 for number, labels in roster.labels.items()
             }
             | {number: (name,) for number, name in cidrs.names.items()},
-            "warnings": (*node.warnings, *_warnings(node, roster)),
+            "warnings": (
+                *node.warnings,
+                *_warnings(node, roster),
+                *service_warnings(manifests),
+            ),
         }
     )
 

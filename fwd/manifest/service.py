@@ -31,6 +31,8 @@ _SPEC_REFUSED = {
     "publishNotReadyAddresses": "traffic to backends that are not ready",
     "trafficDistribution": "topology",
 }
+_ANNOTATIONS_REFUSED = ("service.cilium.io/", "io.cilium/")
+"""Cilium's own: they would change what the service does."""
 _SERVICE_LABEL = "kubernetes.io/service-name"
 AFFINITY_DEFAULT_S = 10800
 AFFINITY_MAX_S = 86400
@@ -43,6 +45,9 @@ def read_service(top: Field) -> Service:
     meta = read_meta(document, top)
     if "spec" not in document:
         top.fail("spec: missing, add it")
+    for key in meta.annotations:
+        if key.startswith(_ANNOTATIONS_REFUSED) and meta.annotations_field:
+            meta.annotations_field.fail(f"{key}: not implemented, remove it")
     spec = document["spec"].mapping(_SPEC, _SPEC_IGNORED, _SPEC_REFUSED)
     kind: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
     if "type" in spec:
@@ -122,9 +127,18 @@ def _cluster_ips(field: Field, spec: Mapping[str, Field]) -> tuple[Address, ...]
     texts += spec["clusterIPs"].items() if "clusterIPs" in spec else []
     if not texts:
         field.fail("clusterIP: missing, nothing allocates one here: write an address or None")
-    if any(one.text() == "None" for one in texts):
+    headless = [one for one in texts if one.text() == "None"]
+    if headless and len(headless) < len(texts):
+        headless[0].fail("None and an address contradict each other, remove one")
+    if headless:
         return ()
-    return tuple(dict.fromkeys(one.address() for one in texts))
+    found = tuple(dict.fromkeys(one.address() for one in texts))
+    listed = spec["clusterIPs"].items() if "clusterIPs" in spec else []
+    if "clusterIP" in spec and listed and listed[0].address() != found[0]:
+        listed[0].fail(f"the first one is clusterIP, write {found[0]} or remove clusterIP")
+    if len({one.version for one in found}) < len(found):
+        spec["clusterIPs"].fail("two addresses of one family, keep one of each")
+    return found
 
 
 def _affinity(spec: Mapping[str, Field]) -> int:

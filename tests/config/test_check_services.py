@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fwd.config.load import ConfigError, parse_node_text
-from tests.config.test_check import NODE, world
+from tests.config.test_check import NODE, POD_A, world
 
 B = "{ip: 10.0.2.1, port: 8080}"
 S = "{name: s, frontend: 10.96.0.1, port: 80, backends: [{ip: 10.0.2.1, port: 8080}]}"
@@ -26,9 +26,14 @@ def services(*rows: str) -> str:
 
 CASES = [
     ("a frontend twice", services(S, service(name="t")), 4,
-     "services[1].frontend: 10.96.0.1:80/tcp (external) stands in services[0] already"),
+     "services[1].frontend: 10.96.0.1:80/tcp (external) is service s's already, write one"),
     ("a frontend of nobody", services(service(frontend="0.0.0.0")), 3,
      "services[0].frontend: 0.0.0.0 is no frontend, write the service's address"),
+    ("a frontend of the router", services(service(frontend="10.0.0.1")), 3,
+     "services[0].frontend: 10.0.0.1 is the router, give the service its own address"),
+    ("a frontend of a pod",
+     world(endpoints=f"[{POD_A}]", services="[" + service(frontend="10.0.0.10") + "]"), 3,
+     "services[0].frontend: 10.0.0.10 is endpoint a, give the service its own address"),
     ("two families", services(service(frontend='"fd00::1"')), 3,
      "services[0].backends[0].ip: 10.0.2.1 is not of the family of fd00::1"),
     ("a backend twice", services(service(backends=f"[{B}, {B}]")), 3,
@@ -39,7 +44,7 @@ CASES = [
      "services[0].flags: affinity needs affinity_timeout_s"),
     ("a backend in two states",
      services(S, service(port="81", backends=f"[{B.replace('}', ', state: terminating}')}]")), 4,
-     "services[1].backends[0].state: 10.0.2.1:8080/tcp is active in services[0], a backend has"),
+     "services[1].backends[0].state: 10.0.2.1:8080/tcp is active in service s, a backend has"),
     ("an IPv6 hairpin", world(node=NODE.replace("}", ', loopback_ip: "fd00::1"}')), 1,
      "node.loopback_ip: fd00::1 is IPv6"),
 ]  # fmt: skip

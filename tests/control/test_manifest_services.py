@@ -108,13 +108,17 @@ def test_frontends_for_the_outside():
     ("manifests", "text", "error"),
     [
         (slice_of(), "", "m.yaml:1: EndpointSlice default/web-1: there is no Service default/web"),
+        (service(CLUSTER, slice_of("{addresses: [10.0.2.7]}"),
+                 slice_of("{addresses: [10.0.2.7], conditions: {serving: true, terminating: true}}")
+                 .replace("web-1", "web-2")), "",
+         "EndpointSlice default/web-2: 10.0.2.7:8080 is terminating here and active in Endpoint"),
         (PODS + service("clusterIP: 10.96.0.1, selector: {app: web}, "
                         "ports: [{port: 80, targetPort: http}]"), "",
          "m.yaml:19: Service default/web: targetPort 'http' is a name"),
         (service(CLUSTER), "services: [{name: x, frontend: 10.96.0.1, port: 80}]\n",
-         "m.yaml:4: Service default/web: 10.96.0.1:80/tcp (external) stands in services[0]"),
+         "m.yaml:4: Service default/web: 10.96.0.1:80/tcp (external) is service "),
         (service(CLUSTER) + "---\n" + service(CLUSTER).replace("name: web", "name: web2"), "",
-         "m.yaml:9: Service default/web2: 10.96.0.1:80/tcp (external) stands in services[0]"),
+         "m.yaml:9: Service default/web2: 10.96.0.1:80/tcp (external) is service "),
     ],
 )  # fmt: skip
 def test_contradictions_have_their_place(manifests, text, error):
@@ -122,3 +126,13 @@ def test_contradictions_have_their_place(manifests, text, error):
     with pytest.raises(ManifestError) as caught:
         node(text, manifests)
     assert error in str(caught.value)
+
+
+def test_a_port_that_no_slice_knows_is_told():
+    """Its name differs, so nobody is behind it."""
+    found = node(
+        "", service(CLUSTER, slice_of("{addresses: [10.0.2.7]}", ports="{name: h, port: 1}"))
+    )
+    (told,) = found.warnings
+    assert told.startswith("m.yaml:4: Service default/web: no EndpointSlice has port ''/tcp")
+    assert node("", service(CLUSTER, slice_of("{addresses: [10.0.2.7]}"))).warnings == ()

@@ -65,6 +65,9 @@ def test_headless_service_has_no_frontend():
         ("ports: [{port: 80}]", "spec: clusterIP: missing, nothing allocates one here"),
         ("clusterIP: 10.96.0.1, ports: [{port: 0}]", "spec.ports[0].port: 0 is out of range"),
         ("clusterIP: 10.96.0.1, ports: [{port: 65536}]", "65536 is out of range, write 1 to 65535"),
+        ("clusterIP: None, clusterIPs: [10.96.0.1]", "clusterIP: None and an address contradict"),
+        ("clusterIP: 10.96.0.1, clusterIPs: [10.96.0.2]", "the first one is clusterIP, write 10.9"),
+        ("clusterIPs: [10.96.0.1, 10.96.0.2]", "clusterIPs: two addresses of one family, keep one"),
         ("clusterIP: 10.96.0.1, ports: [{}]", "spec.ports[0]: port: missing"),
         ("clusterIP: 10.96.0.1, ports: [{name: a, port: 1}, {name: b, port: 1}]",
          "ports[1]: port 1/tcp stands here already"),
@@ -106,6 +109,16 @@ def endpoints(conditions):
 def test_conditions_of_a_backend(conditions, state):
     """Ready ones take traffic, terminating ones keep what they have, others get none."""
     assert endpoints(conditions)[0].state == state
+
+
+def test_cilium_s_annotations_are_refused():
+    """A list that denies would silently allow; other people's annotations are theirs."""
+    text = HEAD + "spec: {clusterIP: 10.96.0.1, ports: [{port: 1}]}\n"
+    note = text.replace(
+        "{name: ", "{annotations: {service.cilium.io/src-ranges-policy: deny}, name: "
+    )
+    assert "service.cilium.io/src-ranges-policy: not implemented, remove it" in error_of(note)
+    assert read(note.replace("service.cilium.io", "example.com")).services
 
 
 def test_slice_names_its_service_and_ports():
