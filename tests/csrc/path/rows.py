@@ -5,7 +5,8 @@ has a frame (or ``raw`` hex), the port it enters at and what must come of it. ``
 changed: everything else must be byte for byte as sent, with scapy's checksums. ``partial: true``
 sends the L4 checksum as the pseudo-header's sum alone, as a pod with checksum offload does;
 ``answered`` names the drop reason of a packet whose place an ICMP ``error`` to its sender took
-(answers.py). A step ``{reload: world}`` changes the world. Addresses: curl 10.244.0.108 (2825),
+(answers.py). A step ``{reload: world}`` changes the world. ``match`` is the policy's match type
+(datapath.md 8.4), ``rule_id`` the policy row's place from 1. Addresses: curl 10.244.0.108 (2825),
 local 10.244.0.109 (2827), nginx 10.244.2.171 behind node2 192.168.56.106, legacy pods 10.244.7.0/24
 behind 192.168.56.107.
 At the end of every row: packets in = packets out + drops + punts.
@@ -80,7 +81,7 @@ def check(step: dict[str, Any], outcome: Outcome, ports: dict[str, int]) -> None
     assert [OBS_TEXT[point] for point in outcome.trace] == expect["trace"]
     ct = None if outcome.ct == CT_NONE else CT_TEXT[outcome.ct]
     assert ct == expect.get("ct")
-    for name in ("src_identity", "dst_identity", "vni"):
+    for name in ("src_identity", "dst_identity", "vni", "match", "rule_id"):
         if name in expect:
             assert getattr(outcome, name) == expect[name], name
     if "remote" in expect:

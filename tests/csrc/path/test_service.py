@@ -199,6 +199,20 @@ def test_the_service_entry_is_the_one_of_the_reference() -> None:
     assert f" RevNAT={dns.rev_nat_id} " in line
 
 
+def test_a_reply_whose_frontend_is_unknown_passes_as_it_is() -> None:
+    """A service that went without its flows: the reply comes from the backend (4.7)."""
+    world = world_of("services")
+    with datapath(world) as dp:
+        syn(dp, 1000, 40001)
+        apply(dp, diff(world, replace(world, services=())))
+        reply = {"src": NGINX, "dst": "10.244.0.108", "tcp": {"sport": 8080, "dport": 40001}}
+        macs = {"smac": "02:00:00:00:00:01", "dmac": "02:00:00:00:00:02"}
+        out = from_node2(dp, 1001, build({**macs, **reply}), vni=25002)
+    assert (out.verdict, out.ct) == (Verdict.TX_ENDPOINT, CtStatus.REPLY)
+    got = Ether(out.frame)
+    assert (got[IP].src, got[TCP].sport) == (NGINX, 8080)
+
+
 def test_no_room_for_the_service_entry_is_155() -> None:
     """A flow that cannot be remembered is refused: its next packet could go elsewhere."""
     world = world_of("services")
