@@ -102,7 +102,7 @@ def _policy(field: Field, meta: Meta) -> Policy:
         deny |= {direction: one.boolean() for direction, one in chosen.items()}
     return Policy(
         origin=meta.origin,
-        subject=_selector(spec["endpointSelector"], meta.namespace),
+        subject=_subject(spec["endpointSelector"], meta.namespace),
         ingress=deny["ingress"],
         egress=deny["egress"],
         rules=tuple(rules),
@@ -132,6 +132,24 @@ def _selector(field: Field, namespace: str) -> Selector:
     if namespace:
         return selector.and_(Requirement(NAMESPACE_LABEL, "In", (namespace,)))
     return selector.and_(Requirement(NAMESPACE_LABEL, "Exists"))
+
+
+def _subject(field: Field, namespace: str) -> Selector:
+    """Read whom a policy selects: a namespaced one nobody outside its namespace, whatever it says.
+
+    Cilium overwrites another namespace with a warning; here it is an error.
+    """
+    selector = _selector(field, namespace)
+    own = Requirement(NAMESPACE_LABEL, "In", (namespace,))
+    if not namespace or own in selector.requirements:
+        return selector
+    for one in selector.requirements:
+        if one.key == NAMESPACE_LABEL and not one.holds({NAMESPACE_LABEL: namespace}):
+            field.fail(
+                f"it selects in {namespace} only, where the policy is: remove the other namespace, "
+                "or write a CiliumClusterwideNetworkPolicy"
+            )
+    return selector.and_(own)
 
 
 def _rule(

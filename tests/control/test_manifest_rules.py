@@ -167,7 +167,7 @@ def cilium_ports(draw):
 @st.composite
 def cilium_policies(draw):
     """A Cilium policy without a name, of one namespace or of all."""
-    spec = {"endpointSelector": draw(selectors(("io.kubernetes.pod.namespace",)))}
+    spec = {}
     for section, side in (("ingress", "from"), ("ingressDeny", "from"),
                           ("egress", "to"), ("egressDeny", "to")):  # fmt: skip
         if draw(st.integers(0, 2)) == 0:
@@ -176,8 +176,10 @@ def cilium_policies(draw):
         spec["enableDefaultDeny"] = {draw(st.sampled_from(["ingress", "egress"])): draw(
             st.booleans())}  # fmt: skip
     if draw(st.booleans()):
+        spec["endpointSelector"] = draw(selectors(("io.kubernetes.pod.namespace",)))
         return {"apiVersion": "cilium.io/v2", "kind": "CiliumClusterwideNetworkPolicy",
                 "metadata": {}, "spec": spec}  # fmt: skip
+    spec["endpointSelector"] = draw(selectors())  # another namespace here is an error
     namespace = draw(st.sampled_from(["red", "blue"]))
     return {"apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy",
             "metadata": {"namespace": namespace}, "spec": spec}  # fmt: skip

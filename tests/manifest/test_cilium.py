@@ -146,3 +146,23 @@ def test_policy_without_subject():
     """Nobody is selected by leaving the selector out."""
     assert "spec: endpointSelector: missing" in error_of(HEAD + "spec: {egress: [{}]}\n")
     assert "spec: missing" in error_of(HEAD)
+
+
+def test_a_namespaced_policy_selects_nobody_elsewhere():
+    """Its own namespace is implied whatever labels are asked for; another one is an error."""
+    own = Requirement(NAMESPACE, "In", ("red",))
+
+    def subject(selector, head=HEAD):
+        (one,) = read(head + f"spec: {{endpointSelector: {selector}, ingress: [{{}}]}}\n").policies
+        return one.subject.requirements
+
+    assert subject("{}") == (own,)
+    assert subject(f"{{matchLabels: {{'k8s:{NAMESPACE}': red}}}}") == (own,)
+    exists = f"{{matchExpressions: [{{key: {NAMESPACE}, operator: Exists}}]}}"
+    assert subject(exists) == (Requirement(NAMESPACE, "Exists"), own)
+    team = "{matchLabels: {'k8s:io.cilium.k8s.namespace.labels.team': x}}"
+    assert subject(team)[-1] == own
+    other = f"{{matchLabels: {{'k8s:{NAMESPACE}': blue}}}}"
+    told = error_of(HEAD + f"spec: {{endpointSelector: {other}, ingress: [{{}}]}}\n")
+    assert told.startswith("m.yaml:4: spec.endpointSelector: it selects in red only")
+    assert subject(other, WIDE) == (Requirement(NAMESPACE, "In", ("blue",)),)
