@@ -91,7 +91,7 @@ static uint32_t parse_ext(const uint8_t *at, uint32_t left, uint8_t kind, struct
         uint16_t frag = get_be16(at + 2);
         out->fragment = (frag & 0xfff9) != 0; /* offset or M; an atomic fragment is none */
         out->later_fragment = (frag & 0xfff8) != 0;
-        out->frag_id = load16(at + 6);
+        memcpy(&out->frag_id, at + 4, sizeof(out->frag_id));
         len = EXT_HLEN;
     }
     return len <= left ? len : 0;

@@ -17,7 +17,7 @@ struct parsed {
     uint32_t l3_len;      /* total length of the IP datagram */
     uint16_t sport, dport; /* be16; TCP, UDP, SCTP with has_l4 */
     uint16_t icmp_id;     /* be16; echo request and reply */
-    uint16_t frag_id;     /* be16; IPv4 identification, low half of IPv6's */
+    uint32_t frag_id;     /* identification as it lies: IPv4's 16 bits, IPv6's 32 */
     uint8_t family;       /* 4, 6, 0 = neither */
     uint8_t proto;        /* of the L4 header */
     uint8_t ttl;          /* or hop limit */

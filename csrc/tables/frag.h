@@ -11,9 +11,9 @@ struct frag_table;
 
 struct frag_key {
     struct fwd_addr daddr, saddr;
-    uint16_t id;        /* be16 */
+    uint32_t id;        /* as it lies: IPv4's 16 bits, IPv6's 32 */
     uint8_t proto;
-    uint8_t pad;
+    uint8_t pad[3];
 };
 
 uint64_t frag_size(uint32_t cap);

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from scapy.layers.inet import UDP
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
 
 from fwd.control.apply import apply, diff
 from fwd.datapath.binding import Datapath, Packet
@@ -52,3 +56,21 @@ def test_frag_needed_is_policed_when_switched_off() -> None:
         apply(dp, diff(None, world))
         out = dp.run(10**9, [packet])[0]
     assert (out.verdict, out.drop) == (Verdict.DROP, Drop.POLICY_DENIED)
+
+
+def test_ipv6_datagrams_are_told_apart_by_all_32_bits() -> None:
+    """Identifications that end alike do not give each other's ports away."""
+    macs = Ether(src="96:86:44:a6:37:01", dst="d2:ad:65:4d:d0:01")
+    ends = macs / IPv6(src="fd00::108", dst="fd00:96::10")
+    first, other = (
+        bytes(ends / IPv6ExtHdrFragment(id=number, m=1, nh=17) / UDP(sport=5, dport=port, len=32)
+              / Raw(b"12345678"))
+        for number, port in ((0x10007, 53), (0x20007, 9999))
+    )  # fmt: skip
+    later = bytes(ends / IPv6ExtHdrFragment(id=0x10007, offset=2, nh=17) / Raw(b"12345678"))
+    world = world_of("services")
+    with Datapath.create(world.params) as dp:
+        apply(dp, diff(None, world))
+        outs = dp.run(10**9, [Packet(frame, 2825) for frame in (first, other, later)])
+    assert [out.verdict for out in outs] == [Verdict.TX_UNDERLAY, Verdict.DROP, Verdict.TX_UNDERLAY]
+    assert Ether(outs[2].frame[8:])[IPv6].dst == "fd00:2::171"

@@ -11,7 +11,7 @@ from tests.csrc.internal import internal
 from tests.csrc.tables.region import Region
 from tests.models.frag import FragModel
 
-KEY_LEN = 35  # two addresses, id, protocol
+KEY_LEN = 37  # two addresses, id, protocol
 
 
 class Frags:
@@ -41,14 +41,14 @@ class Frags:
 
     def _key(self, key: bytes, pad: int) -> Any:
         out = self.ffi.new("struct frag_key *")
-        self.ffi.memmove(out, key + bytes([pad]), KEY_LEN + 1)
+        self.ffi.memmove(out, key + bytes([pad] * 3), KEY_LEN + 3)
         return out
 
 
 def datagram(n: int) -> bytes:
     """Return a key that differs from others in one byte of each of its fields in turn."""
     key = bytearray(KEY_LEN)
-    key[(0, 15, 16, 31, 32, 33, 34)[n % 7]] = 1 + n // 7
+    key[(0, 15, 16, 31, 32, 35, 36)[n % 7]] = 1 + n // 7
     return bytes(key)
 
 
@@ -91,7 +91,7 @@ def test_frag_a_hit_saves_a_datagram_from_eviction() -> None:
 
 
 def test_frag_padding_of_the_key_means_nothing() -> None:
-    """What lies in the pad byte of a key does not tell datagrams apart."""
+    """What lies in the pad bytes of a key does not tell datagrams apart."""
     table = Frags(2)
     table.store(datagram(0), (1, 2), pad=0xFF)
     assert table.fetch(datagram(0), pad=0x11) == (1, 2)
