@@ -75,6 +75,7 @@ def _own_addresses(node: NodeFile) -> Iterator[tuple[KeyPath, str, Address]]:
     yield ("node", "ip"), "the node", node.node.ip
     for address in node.node.router_ip:
         yield ("node", "router_ip"), "the router", address
+    yield ("node", "loopback_ip"), "the loopback", node.node.loopback_ip
     for index, peer in enumerate(node.peers):
         yield ("peers", index, "ip"), f"peer {peer.name}", peer.ip
         for address in peer.router_ip:
@@ -125,6 +126,8 @@ def _peers(node: NodeFile) -> Iterator[Problem]:
     rows = ((("peers", index, "name"), peer.name) for index, peer in enumerate(node.peers))
     yield from _duplicates(rows, "every peer has its own name")
     for index, peer in enumerate(node.peers):
+        if peer.name == node.node.name:
+            yield ("peers", index, "name"), f"'{peer.name}' is this node, leave it out or rename it"
         if peer.vni is not None and peer.identity is None:
             text = "a fixed VNI carries no identity, add `identity` for all that comes from there"
             yield ("peers", index, "vni"), text

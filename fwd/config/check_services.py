@@ -77,6 +77,8 @@ def _service(index: int, service: ServiceSection) -> Iterator[Problem]:
         if backend.ip.version != service.frontend.version:
             text = f"{backend.ip} is not of the family of {service.frontend}, addresses are kept"
             yield (*where, "ip"), f"{text} within one family: give the frontend a twin"
+        if target == (service.frontend, service.port):
+            yield (*where, "ip"), f"{backend.ip}:{backend.port} is the frontend, write who answers"
         if target in seen:
             yield (*where, "ip"), f"{backend.ip}:{backend.port} stands here already, remove one"
         if service.proto == "sctp" and backend.port != service.port:

@@ -137,6 +137,7 @@ def _numbers(
     node: NodeFile, known: Mapping[str, Mapping[str, str]], pods: Mapping[str, Pod]
 ) -> dict[str, int]:
     """Return canonical labels to number: as the node file writes, else allocated."""
+    endpoints = {one.name: one for one in node.endpoints}
     texts = {name: canonical(labels) for name, labels in known.items() if labels}
     pinned: dict[str, int] = {}
     rows = {row.prefix.network_address: row.identity for row in node.ipcache
@@ -149,7 +150,7 @@ def _numbers(
     for name, text in texts.items():
         if name in named:
             pinned.setdefault(text, named[name])
-        for address in pods[name].ips if name in pods else ():
+        for address in _addresses(node, endpoints.get(name), pods.get(name)):
             if address in rows:
                 pinned.setdefault(text, rows[address])
     taken = {*written.values(), *(row.identity for row in node.ipcache)}

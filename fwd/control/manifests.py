@@ -44,6 +44,7 @@ def expand(node: NodeFile, manifests: Manifests) -> NodeFile:
     """
     roster = make_roster(node, manifests)
     _check_pods(node, roster)
+    _check_rows(node, roster)
     endpoints = (*_endpoints(node, roster), *_new_endpoints(node, roster))
     chosen = selecting(manifests.policies, roster, (one.name for one in endpoints))
     cidrs = CidrIdentities(node, _prefixes(policy for policy, _ in chosen), _own(node, roster))
@@ -102,6 +103,20 @@ def _check_pod(node: NodeFile, member: Member) -> None:
             if not any(address in prefix for prefix in node.node.pod_cidr):
                 ranges = ", ".join(map(str, node.node.pod_cidr)) or "not set"
                 _refuse(member, f"{address} is outside node.pod_cidr ({ranges})")
+
+
+def _check_rows(node: NodeFile, roster: Roster) -> None:
+    """A raw row of a pod here says the identity the pod has."""
+    known = (one for one in roster.members.values() if one.endpoint and one.labels)
+    here = {ip: one for one in known for ip in one.addresses}
+    for row in node.ipcache:
+        one = row.prefix.prefixlen == row.prefix.max_prefixlen
+        member = here.get(row.prefix.network_address) if one else None
+        if member and row.identity and row.identity != member.identity:
+            raise ManifestError(
+                f"{node.path}:{row.line}: ipcache: {row.prefix} is endpoint {member.name}, whose "
+                f"identity is {member.identity}: write that, or no row"
+            )
 
 
 def _refuse(member: Member, text: str) -> None:

@@ -64,6 +64,13 @@ def test_written_numbers_win():
     assert [str(ip) for ip in found.members["default/b"].addresses] == ["10.0.2.9"]
 
 
+def test_a_raw_row_of_an_endpoint_here_is_its_number():
+    """Else it would be sent under one number and policed under another."""
+    text = "endpoints: [{name: default/a, id: 1, ip: 10.0.0.9, labels: {app: x}}]\n"
+    text += "ipcache: [{prefix: 10.0.0.9/32, identity: 555}]\n"
+    assert roster(text).members["default/a"].identity == 555
+
+
 def test_a_plain_peer_s_identity_is_nobody_else_s():
     """A label set whose hash is that number takes the next one."""
     number = roster(manifests=pod("b", labels="app: x")).members["default/b"].identity

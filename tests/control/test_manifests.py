@@ -8,6 +8,12 @@ from fwd.control.compile import compile_world
 from fwd.manifest.reader import ManifestError
 from tests.control.manifests import node, pod
 
+TWINS = (
+    "endpoints: [{name: a, id: 1, ip: 10.0.0.9, labels: {app: x}}, "
+    "{name: b, id: 2, ip: 10.0.0.8, labels: {app: x}}]\n"
+    "ipcache: [{prefix: 10.0.0.9/32, identity: 300}, {prefix: 10.0.0.8/32, identity: 301}]\n"
+)
+"""Two pods of the same labels that two raw rows tell apart."""
 HERE = "endpoints: [{name: default/a, id: 1, ip: 10.0.0.9}]\n"
 
 
@@ -83,6 +89,8 @@ def test_only_prefixes_of_policies_that_matter_here_are_known():
     [
         (HERE, pod("a", spec="nodeName: n2"),
          "m.yaml:1: Pod default/a: it is on n2, and endpoint default/a in n1.yaml:3 is on n1"),
+        (TWINS, "",
+         "n1.yaml:4: ipcache: 10.0.0.8/32 is endpoint b, whose identity is 300: write that, or"),
         (HERE, pod("a", ip="10.0.0.8"), "its addresses are not those of endpoint default/a"),
         (HERE, pod("b", ip="10.0.0.9"), "Pod default/b: 10.0.0.9 is default/a's already"),
         ("", pod("b", ip="192.0.2.2"), "192.0.2.2 is peer n2's already"),
