@@ -42,7 +42,16 @@ def check(node: NodeFile) -> list[Problem]:
 
 def unused(node: NodeFile) -> list[Problem]:
     """Return what ``node`` asks for and this version does not do."""
-    return list(unused_services(node))
+    return [*unused_services(node), *_strangers(node)]
+
+
+def _strangers(node: NodeFile) -> Iterator[Problem]:
+    """A tunnel that goes out and does not come back."""
+    peers = {peer.ip for peer in node.peers} | {node.node.ip, None}
+    for index, row in enumerate(node.ipcache):
+        if node.tunnel.verify.peer and row.tunnel_endpoint not in peers:
+            text = f"{row.tunnel_endpoint} is no peer, what comes back is dropped: add it to peers"
+            yield ("ipcache", index, "tunnel_endpoint"), text
 
 
 def unsteered(node: NodeFile) -> list[str]:

@@ -125,3 +125,12 @@ def test_what_only_replay_and_trace_do_is_said_to_who_runs_a_daemon() -> None:
     (line,) = unsteered(parse_node_text(text, Path("w.yaml")))
     assert line.startswith("w.yaml:2: features.nodeport: a running daemon is not given")
     assert unsteered(parse_node_text(text.replace("true", "false"), Path("w.yaml"))) == []
+
+
+def test_a_tunnel_to_no_peer_is_warned_of():
+    """What is sent there gets no answer, unless nobody checks."""
+    row = "[{prefix: 10.1.0.1/32, identity: 300, tunnel_endpoint: 192.0.2.9}]"
+    (told,) = parse_node_text(world(ipcache=row), Path("w.yaml")).warnings
+    assert told.startswith("w.yaml:2: ipcache[0].tunnel_endpoint: 192.0.2.9 is no peer, what com")
+    for more in ({"tunnel": "{verify: {peer: false}}"}, {"peers": "[{name: p, ip: 192.0.2.9}]"}):
+        assert parse_node_text(world(ipcache=row, **more), Path("w.yaml")).warnings == ()
