@@ -97,6 +97,7 @@ def make_services(
     """
     backends = _Backends(node, manifests, roster)
     _check_slices(manifests)
+    _check_cluster_ips(node, manifests, roster)
     rows: list[ServiceSection] = []
     origins: list[tuple[Origin, int]] = []
     for service in manifests.services:
@@ -132,6 +133,23 @@ def _check_slices(manifests: Manifests) -> None:
                 f"{origin.file}:{origin.line}: {origin}: there is no Service {one.service}, "
                 "add it or correct the label kubernetes.io/service-name"
             )
+
+
+def _check_cluster_ips(node: NodeFile, manifests: Manifests, roster: Roster) -> None:
+    """A service's own address is nobody else's."""
+    owners: dict[Address, str] = {node.node.ip: f"node {node.node.name}"}
+    for peer in node.peers:
+        owners |= dict.fromkeys((peer.ip, *peer.router_ip), f"peer {peer.name}")
+    for member in roster.members.values():
+        owners |= dict.fromkeys(member.addresses, f"pod {member.name}")
+    for service in manifests.services:
+        for ip in service.cluster_ips:
+            if ip in owners:
+                origin = service.origin
+                raise ManifestError(
+                    f"{origin.file}:{origin.line}: {origin}: clusterIP {ip} is {owners[ip]}'s, "
+                    "give the service its own address"
+                )
 
 
 def _frontends(

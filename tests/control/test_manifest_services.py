@@ -115,6 +115,10 @@ def test_frontends_for_the_outside():
         (PODS + service("clusterIP: 10.96.0.1, selector: {app: web}, "
                         "ports: [{port: 80, targetPort: http}]"), "",
          "m.yaml:19: Service default/web: targetPort 'http' is a name"),
+        (PODS + service(CLUSTER.replace("10.96.0.1", "10.0.2.8")), "",
+         "m.yaml:16: Service default/web: clusterIP 10.0.2.8 is pod default/c's, give the service"),
+        (service(CLUSTER.replace("10.96.0.1", "192.0.2.2")), "",
+         "m.yaml:1: Service default/web: clusterIP 192.0.2.2 is peer n2's, give the service its"),
         (service(CLUSTER), "services: [{name: x, frontend: 10.96.0.1, port: 80}]\n",
          "m.yaml:4: Service default/web: 10.96.0.1:80/tcp (external) is service "),
         (service(CLUSTER) + "---\n" + service(CLUSTER).replace("name: web", "name: web2"), "",
