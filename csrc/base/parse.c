@@ -52,6 +52,14 @@ static void parse_l4(const uint8_t *at, struct parsed *out)
     out->has_l4 = 1;
 }
 
+/* parse_cut: a datagram longer than its frame lies about its length; cut inside the L4 header it is
+ * conntrack's to refuse (3.3), after the checks that come before. */
+static enum fwd_drop parse_cut(const struct parsed *out)
+{
+    bool whole = out->has_l4 || out->later_fragment;
+    return whole ? FWD_DROP_INVALID_PACKET_DROPPED : FWD_DROP_NONE;
+}
+
 static enum fwd_drop parse_ipv4(const struct fwd_pkt *pkt, struct parsed *out)
 {
     const uint8_t *ip = pkt_data(pkt) + ETH_HLEN;
@@ -60,8 +68,8 @@ static enum fwd_drop parse_ipv4(const struct fwd_pkt *pkt, struct parsed *out)
         return FWD_DROP_INVALID_PACKET_DROPPED;
     uint32_t hlen = (ip[0] & 15) * 4u;
     uint32_t total = get_be16(ip + 2);
-    /* Longer frames carry Ethernet padding; shorter ones lie about their length. */
-    if (hlen < IPV4_HLEN || total < hlen || total > room)
+    uint32_t there = total < room ? total : room; /* longer frames carry Ethernet padding */
+    if (hlen < IPV4_HLEN || there < hlen)
         return FWD_DROP_INVALID_PACKET_DROPPED;
     uint16_t frag = get_be16(ip + 6);
     out->family = 4;
@@ -70,13 +78,13 @@ static enum fwd_drop parse_ipv4(const struct fwd_pkt *pkt, struct parsed *out)
     out->frag_id = load16(ip + 4);
     out->fragment = (frag & (IPV4_MF | IPV4_OFFSET)) != 0;
     out->later_fragment = (frag & IPV4_OFFSET) != 0;
-    out->l3_len = total;
+    out->l3_len = there;
     out->l4_off = (uint16_t)(ETH_HLEN + hlen);
-    out->l4_len = total - hlen;
+    out->l4_len = there - hlen;
     addr_from_v4(&out->saddr, ip + 12);
     addr_from_v4(&out->daddr, ip + 16);
     parse_l4(ip + hlen, out);
-    return FWD_DROP_NONE;
+    return total > room ? parse_cut(out) : FWD_DROP_NONE;
 }
 
 /* parse_ext: one extension header at @at with @left bytes behind it. Return: its length, 0 = bad. */
@@ -102,9 +110,7 @@ static enum fwd_drop parse_ipv6(const struct fwd_pkt *pkt, struct parsed *out)
     const uint8_t *ip = pkt_data(pkt) + ETH_HLEN;
     if (pkt->len < ETH_HLEN + IPV6_HLEN || ip[0] >> 4 != 6)
         return FWD_DROP_INVALID_PACKET_DROPPED;
-    uint32_t payload = get_be16(ip + 4);
-    if (payload + IPV6_HLEN > pkt->len - ETH_HLEN)
-        return FWD_DROP_INVALID_PACKET_DROPPED;
+    uint32_t total = get_be16(ip + 4) + (uint32_t)IPV6_HLEN, room = pkt->len - ETH_HLEN;
     memcpy(out->saddr.b, ip + 8, 16);
     memcpy(out->daddr.b, ip + 24, 16);
     /* Tables hold IPv4 addresses like these: on the wire they would be somebody else's. */
@@ -112,7 +118,7 @@ static enum fwd_drop parse_ipv6(const struct fwd_pkt *pkt, struct parsed *out)
         return FWD_DROP_INVALID_PACKET_DROPPED;
     out->family = 6;
     out->ttl = ip[7];
-    out->l3_len = payload + IPV6_HLEN;
+    out->l3_len = total < room ? total : room;
     uint8_t next = ip[6];
     uint32_t off = IPV6_HLEN, end = out->l3_len;
     for (int i = 0; !out->later_fragment; i++) {
@@ -131,7 +137,7 @@ static enum fwd_drop parse_ipv6(const struct fwd_pkt *pkt, struct parsed *out)
     out->l4_off = (uint16_t)(ETH_HLEN + off);
     out->l4_len = end - off;
     parse_l4(ip + off, out);
-    return FWD_DROP_NONE;
+    return total > room ? parse_cut(out) : FWD_DROP_NONE;
 }
 
 enum fwd_drop parse_l3(const struct fwd_pkt *pkt, struct parsed *out)

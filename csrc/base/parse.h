@@ -14,7 +14,7 @@ struct parsed {
     uint16_t l3_off;      /* ETH_HLEN */
     uint16_t l4_off;      /* first byte behind IP options or extension headers */
     uint32_t l4_len;      /* bytes of the IP datagram from there; at least what has_l4 says */
-    uint32_t l3_len;      /* total length of the IP datagram */
+    uint32_t l3_len;      /* length of the IP datagram, as far as it is there */
     uint16_t sport, dport; /* be16; TCP, UDP, SCTP with has_l4 */
     uint16_t icmp_id;     /* be16; echo request and reply */
     uint32_t frag_id;     /* identification as it lies: IPv4's 16 bits, IPv6's 32 */
@@ -35,7 +35,8 @@ enum { TCP_FIN = 1, TCP_SYN = 2, TCP_RST = 4, TCP_PSH = 8, TCP_ACK = 16 };
 enum fwd_drop parse_eth(const struct fwd_pkt *pkt, struct parsed *out);
 
 /* parse_l3: IPv4 or IPv6 by ->ethertype, then the L4 fields that fit.
- * A truncated L4 header is not an error here (conntrack says 135): has_l4 stays 0.
+ * A truncated L4 header is not an error here (conntrack says 135): has_l4 stays 0. Of a datagram
+ * that is longer than its frame nothing else may be missing.
  * Return: 0, INVALID_PACKET_DROPPED, INVALID_IPV6_EXTENSION_HEADER, or UNSUPPORTED_L3_PROTOCOL
  * for other EtherTypes. */
 enum fwd_drop parse_l3(const struct fwd_pkt *pkt, struct parsed *out);

@@ -195,6 +195,7 @@ static void path_begin(struct path *p, struct fwd_dp *dp, uint64_t now_ns, struc
     p->ct_packet.now_s = (uint32_t)(now_ns / 1000000000u);
     p->steps = steps;
     p->ct_status = FWD_CT_NONE;
+    p->monitor = FWD_CAPTURE_LEN; /* until conntrack knows better */
     p->datagram_len = pkt->len;
     if (pkt->port == FWD_PORT_OVERLAY) {
         if (pkt->len < VXLAN_HLEN)

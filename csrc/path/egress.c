@@ -93,7 +93,6 @@ static enum fwd_drop stage_forward(struct path *p)
                                    .a = local ? local->lxc_id : 0, .b = local ? local->flags : 0,
                                    .addr = p->parsed.daddr});
     if (local && !(local->flags & FWD_LXC_HOST)) {
-        metrics_add(p->dp->metrics, FWD_METRIC_FORWARDED, FWD_DIR_EGRESS, p->pkt->len);
         path_deliver_local(p, local->lxc_id);
         return FWD_DROP_NONE;
     }

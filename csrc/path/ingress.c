@@ -127,15 +127,17 @@ void path_deliver_local(struct path *p, uint32_t lxc_id)
 {
     struct endpoint *endpoint = endpoint_get(p->dp->endpoints, lxc_id);
     if (!endpoint) {
-        path_drop(p, FWD_DROP_ENDPOINT_GONE);
+        path_drop(p, FWD_DROP_DROP_EP_NOT_READY);
         return;
     }
     p->out->port = lxc_id;
     enum fwd_drop drop = stage_l3(p, endpoint->node_mac, endpoint->mac);
-    if (drop)
+    if (drop) {
         path_refuse(p, drop);
-    else
-        hook_to_container(p, endpoint);
+        return;
+    }
+    metrics_add(p->dp->metrics, FWD_METRIC_FORWARDED, (uint8_t)p->dir, p->pkt->len);
+    hook_to_container(p, endpoint);
 }
 
 /* from_overlay_ip: row 10 for an inner IP packet: check, find, deliver. */
@@ -151,7 +153,6 @@ static enum fwd_drop from_overlay_ip(struct path *p)
         path_to_stack(p, p->settings->router_mac, p->settings->host_mac);
         return FWD_DROP_NONE;
     }
-    metrics_add(p->dp->metrics, FWD_METRIC_FORWARDED, FWD_DIR_INGRESS, p->pkt->len);
     stage_mss(p);
     path_deliver_local(p, local->lxc_id);
     return FWD_DROP_NONE;
@@ -165,17 +166,17 @@ void hook_from_overlay(struct path *p)
     path_step(p, (struct fwd_step){.stage = FWD_STAGE_FROM_NETDEV, .a = p->datagram_len});
     path_trace(p, FWD_OBS_FROM_NETWORK);
     enum fwd_drop drop = stage_decap(p);
-    if (!drop) {
+    if (!drop && !p->eth_drop)
         path_trace(p, FWD_OBS_FROM_OVERLAY);
+    if (!drop)
         drop = stage_known_peer(p);
-    }
     if (drop) {
         path_drop(p, drop);
         return;
     }
     bool ip = p->parsed.ethertype == ETHERTYPE_IPV4 || p->parsed.ethertype == ETHERTYPE_IPV6;
     if (p->eth_drop || !ip) {
-        path_to_stack(p, NULL, NULL); /* not ours to judge: the host gets it as it is (1.8/2, 4) */
+        path_pass(p); /* not ours to judge (1.8/2, 4) */
         return;
     }
     drop = from_overlay_ip(p);

@@ -132,7 +132,6 @@ static enum fwd_drop nodeport_forward(struct path *p)
         path_send(p, FWD_TO_STACK, FWD_PORT_HOST);
         return FWD_DROP_NONE;
     }
-    metrics_add(p->dp->metrics, FWD_METRIC_FORWARDED, FWD_DIR_INGRESS, p->pkt->len);
     path_deliver_local(p, local->lxc_id);
     return FWD_DROP_NONE;
 }

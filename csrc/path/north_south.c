@@ -9,16 +9,21 @@ enum { VLAN_HLEN = 4, VLAN_ID_MASK = 0x0fff };
 
 void path_to_stack(struct path *p, const uint8_t *smac, const uint8_t *dmac)
 {
-    enum fwd_drop drop = FWD_DROP_NONE;
     path_step(p, (struct fwd_step){.stage = FWD_STAGE_TO_STACK, .a = p->parsed.ttl,
                                    .addr = p->parsed.daddr});
-    if (p->parsed.family && (smac || dmac))
-        drop = stage_l3(p, smac, dmac);
+    enum fwd_drop drop = stage_l3(p, smac, dmac);
     if (drop) {
         path_refuse(p, drop);
         return;
     }
     path_trace(p, FWD_OBS_TO_STACK);
+    path_send(p, FWD_TO_STACK, FWD_PORT_HOST);
+}
+
+void path_pass(struct path *p)
+{
+    path_step(p, (struct fwd_step){.stage = FWD_STAGE_TO_STACK, .a = p->parsed.ttl,
+                                   .addr = p->parsed.daddr});
     path_send(p, FWD_TO_STACK, FWD_PORT_HOST);
 }
 
@@ -62,7 +67,6 @@ static enum fwd_drop from_host_ip(struct path *p)
                                    .a = local ? local->lxc_id : 0, .b = local ? local->flags : 0,
                                    .addr = p->parsed.daddr});
     if (local && !(local->flags & FWD_LXC_HOST)) {
-        metrics_add(p->dp->metrics, FWD_METRIC_FORWARDED, FWD_DIR_EGRESS, p->pkt->len);
         path_deliver_local(p, local->lxc_id);
         return FWD_DROP_NONE;
     }
@@ -75,8 +79,9 @@ static enum fwd_drop from_host_ip(struct path *p)
     bool world = p->dst_identity == FWD_ID_WORLD || p->dst_identity >> 24 == 1;
     if (!local && !skip && world)
         return FWD_DROP_STALE_OR_UNROUTABLE_IP;
-    path_trace(p, FWD_OBS_TO_STACK);
-    path_send(p, FWD_TO_STACK, FWD_PORT_HOST);
+    if (!local && !skip) /* another node: the host's own end takes it from here */
+        memcpy(pkt_data(p->pkt), p->settings->host_mac, ETH_ALEN);
+    path_pass(p);
     return FWD_DROP_NONE;
 }
 
@@ -120,7 +125,8 @@ void hook_from_netdev(struct path *p)
     }
     if (!tagged) {
         p->src_identity = p->out->src_identity = outside_identity(p);
-        path_trace(p, FWD_OBS_FROM_NETWORK);
+        if (!p->eth_drop)
+            path_trace(p, FWD_OBS_FROM_NETWORK);
         if (path_nodeport(p) || path_nodeport_reply(p))
             return;
         drop = stage_rev_snat(p);

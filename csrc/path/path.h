@@ -178,8 +178,10 @@ void path_deliver_local(struct path *p, uint32_t lxc_id);                  /* in
 void hook_from_host(struct path *p);                                       /* north_south.c */
 void hook_from_netdev(struct path *p);                                     /* north_south.c */
 void hook_to_netdev(struct path *p);                                       /* north_south.c */
-/* path_to_stack: hand the packet to the host with these MACs (NULL = kept). */
+/* path_to_stack: one hop to the host, with these MACs (NULL = kept), past to-stack. path_pass: the
+ * host gets the packet as it is, for it is none of ours: no hop, no observation point (1.8, 1.10). */
 void path_to_stack(struct path *p, const uint8_t *smac, const uint8_t *dmac); /* north_south.c */
+void path_pass(struct path *p);                                               /* north_south.c */
 
 /* path_step: note what a stage saw, when somebody asks (see step.h). */
 static inline void path_step(struct path *p, struct fwd_step step)

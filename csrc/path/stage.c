@@ -26,6 +26,8 @@ enum fwd_drop stage_fragment(struct path *p)
     if (!parsed->fragment || p->fragment_known)
         return FWD_DROP_NONE;
     metrics_add(p->dp->metrics, FWD_METRIC_FRAGMENT, (uint8_t)p->dir, p->pkt->len);
+    if (p->tuple_drop == FWD_DROP_CT_UNKNOWN_L4_PROTOCOL)
+        return FWD_DROP_NONE; /* it has no ports to remember, and conntrack says so */
     struct frag_key key = {.daddr = parsed->daddr, .saddr = parsed->saddr, .id = parsed->frag_id,
                            .proto = parsed->proto};
     bool icmp = parsed->proto == PROTO_ICMP || parsed->proto == PROTO_ICMPV6;

@@ -73,6 +73,7 @@ class Drop(IntEnum):
     VLAN_FILTERED = 182
     TTL_EXCEEDED = 196
     DROP_RATE_LIMITED = 198
+    DROP_EP_NOT_READY = 203
     UNKNOWN_PEER = 240
     SPOOFED_TUNNEL_SOURCE = 241
     VNI_NOT_IDENTITY = 242
@@ -173,6 +174,7 @@ DROP_TEXT: dict[int, str] = {
     182: "VLAN traffic disallowed by VLAN filter",
     196: "TTL exceeded",
     198: "Rate limited",
+    203: "Endpoint policy program not available",
     240: "Overlay packet from an unknown peer",
     241: "Inner source does not live behind this peer",
     242: "VNI is not the identity of the inner source",
@@ -214,6 +216,7 @@ DROP_ADVICE: dict[int, str] = {
     182: "list the VLAN id in features.vlan_allowed",
     196: "the packet has made too many hops: look for a routing loop",
     198: "the endpoint sends more ARP or echo requests than its token bucket allows",
+    203: "the address is a local pod's whose endpoint is gone: delete the endpoint or restart the pod",
     240: "the outer source is in no `peers` row: add it, or find out who sends to the tunnel port",
     241: "the ipcache gives the inner source another tunnel endpoint: `fwd ipcache get IP`",
     242: "the nodes disagree on an identity, or the peer needs a fixed `vni` (plain VXLAN)",

@@ -56,21 +56,21 @@ def _ipv4(packet: bytes, found: Found) -> int:
     if len(packet) < 20 or packet[0] >> 4 != 4:
         return Drop.INVALID_PACKET_DROPPED
     header, total = (packet[0] & 15) * 4, int.from_bytes(packet[2:4])
-    if header < 20 or total < header or total > len(packet):
+    if header < 20 or min(total, len(packet)) < header:
         return Drop.INVALID_PACKET_DROPPED
     flags = int.from_bytes(packet[6:8])
     found.family, found.ttl, found.proto = 4, packet[8], packet[9]
     found.fragment, found.later_fragment = bool(flags & 0x3FFF), bool(flags & 0x1FFF)
     found.saddr, found.daddr = _MAPPED + packet[12:16], _MAPPED + packet[16:20]
     _l4(packet[header:total], 14 + header, found)
-    return 0
+    return _cut(found) if total > len(packet) else 0
 
 
 def _ipv6(packet: bytes, found: Found) -> int:
     if len(packet) < 40 or packet[0] >> 4 != 6:
         return Drop.INVALID_PACKET_DROPPED
     length = int.from_bytes(packet[4:6])
-    if length > len(packet) - 40 or _MAPPED in {packet[8:20], packet[24:36]}:
+    if _MAPPED in {packet[8:20], packet[24:36]}:
         return Drop.INVALID_PACKET_DROPPED
     found.family, found.ttl = 6, packet[7]
     found.saddr, found.daddr = packet[8:24], packet[24:40]
@@ -89,7 +89,12 @@ def _ipv6(packet: bytes, found: Found) -> int:
         return Drop.INVALID_IPV6_EXTENSION_HEADER
     found.proto = kind
     _l4(rest, offset, found)
-    return 0
+    return _cut(found) if length > len(packet) - 40 else 0
+
+
+def _cut(found: Found) -> int:
+    whole = found.has_l4 or found.later_fragment
+    return Drop.INVALID_PACKET_DROPPED if whole else 0
 
 
 def _l4(segment: bytes, offset: int, found: Found) -> None:
