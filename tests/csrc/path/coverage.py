@@ -48,7 +48,7 @@ def claims() -> dict[str, list[str]]:
     """Spec key -> the data rows that claim it."""
     found: dict[str, list[str]] = {}
     for path in sorted((HERE / "rows").glob("*.yaml")):
-        for row in YAML(typ="safe").load(path.read_text()).get("rows", []):
+        for row in YAML(typ="safe", pure=True).load(path.read_text()).get("rows", []):
             for key in as_list(row.get("spec")):
                 found.setdefault(key, []).append(f"{path.name}: {row['name']}")
     return found
@@ -58,7 +58,7 @@ def sections() -> dict[str, list[SpecRow]]:
     """Title of a section -> its rows, in the order of the specification."""
     found, claimed = {}, claims()
     for path in sorted((HERE / "spec").glob("*.yaml")):
-        listed = YAML(typ="safe").load(path.read_text())
+        listed = YAML(typ="safe", pure=True).load(path.read_text())
         rows = found.setdefault(f"{path.stem} {listed['title']}", [])
         for key, value in listed["rows"].items():
             said = value if isinstance(value, dict) else {"row": value}

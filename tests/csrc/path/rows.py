@@ -5,10 +5,10 @@ has a frame (or ``raw`` hex), the port it enters at and what must come of it. ``
 changed: everything else must be byte for byte as sent, with scapy's checksums. ``partial: true``
 sends the L4 checksum as the pseudo-header's sum alone, as a pod with checksum offload does;
 ``answered`` names the drop reason of a packet whose place an ICMP ``error`` to its sender took
-(answers.py). A step ``{reload: world}`` changes the world. ``match`` is the policy's match type
-(datapath.md 8.4), ``rule_id`` the policy row's place from 1. Addresses: curl 10.244.0.108 (2825),
-local 10.244.0.109 (2827), nginx 10.244.2.171 behind node2 192.168.56.106, legacy pods 10.244.7.0/24
-behind 192.168.56.107.
+(answers.py). A step ``{reload: world}`` changes the world, others look at the tables (state.py).
+``match`` is the policy's match type (datapath.md 8.4), ``rule_id`` the policy row's place from 1.
+Addresses: curl 10.244.0.108 (2825), local 10.244.0.109 (2827), nginx 10.244.2.171 behind node2
+192.168.56.106, legacy pods 10.244.7.0/24 behind 192.168.56.107.
 At the end of every row: packets in = packets out + drops + punts.
 """
 
@@ -30,9 +30,10 @@ from fwd.model.enums import CT_TEXT, OBS_TEXT, Drop, Verdict
 from fwd.model.rows import MetricRow
 from tests.csrc.path.answers import check_answer
 from tests.csrc.path.build import build, changed, partial_checksum, vxlan
+from tests.csrc.path.state import check_state, is_state
 
 HERE = Path(__file__).parent
-DEFAULTS = YAML(typ="safe").load((HERE / "rows" / "defaults.yaml").read_text())
+DEFAULTS = YAML(typ="safe", pure=True).load((HERE / "rows" / "defaults.yaml").read_text())
 RECEIVED, TO_STACK, SENT, PUNTED = 101, 102, 103, 100
 DROPS = {int(reason) for reason in Drop}
 
@@ -81,7 +82,7 @@ def check(step: dict[str, Any], outcome: Outcome, ports: dict[str, int]) -> None
     assert [OBS_TEXT[point] for point in outcome.trace] == expect["trace"]
     ct = None if outcome.ct == CT_NONE else CT_TEXT[outcome.ct]
     assert ct == expect.get("ct")
-    for name in ("src_identity", "dst_identity", "vni", "match", "rule_id"):
+    for name in ("src_identity", "dst_identity", "vni", "match", "rule_id", "dir"):
         if name in expect:
             assert getattr(outcome, name) == expect[name], name
     if "remote" in expect:
@@ -106,7 +107,7 @@ def balance(metrics: list[MetricRow]) -> dict[str, int]:
 
 def load(name: str) -> dict[str, Any]:
     """The rows of one file by name; a second row of the same name would hide the first."""
-    rows = YAML(typ="safe").load((HERE / "rows" / f"{name}.yaml").read_text())["rows"]
+    rows = YAML(typ="safe", pure=True).load((HERE / "rows" / f"{name}.yaml").read_text())["rows"]
     named = {row["name"]: row for row in rows}
     assert len(named) == len(rows), "row names are unique"
     return named
@@ -137,6 +138,9 @@ def run(row: dict[str, Any]) -> None:
             at = step.get("at", at)
             if "reload" in step:
                 world = reload(dp, world, world_of(step["reload"]))
+                continue
+            if is_state(step):
+                check_state(dp, step, int(at))
                 continue
             outcome = dp.run(int(at * 1e9), [packet_of(step, ports)])[0]
             check(step, outcome, ports)

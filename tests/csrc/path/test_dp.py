@@ -12,8 +12,8 @@ from fwd.config.load import load_node_file
 from fwd.control.apply import apply, diff
 from fwd.control.compile import compile_world
 from fwd.datapath.binding import Datapath, ffi, lib
-from fwd.datapath.packet import PORT_OVERLAY, Packet
-from fwd.model.enums import Drop, Verdict
+from fwd.datapath.packet import PORT_HOST, PORT_OVERLAY, Packet
+from fwd.model.enums import OBS_TEXT, Drop, Verdict
 from tests.csrc.path.build import build, vxlan
 from tests.csrc.path.rows import DEFAULTS, balance
 
@@ -66,13 +66,13 @@ def test_drop_rate_limited_when_a_pod_floods_the_slow_path() -> None:
         assert dp.run(2 * 10**9, [arp])[0].verdict == Verdict.PUNT
 
 
-def test_drop_endpoint_gone_when_its_row_is() -> None:
-    """246 for a frame of an unknown port, and for a local address whose endpoint was deleted."""
+def test_drop_ep_not_ready_when_the_endpoints_row_is_gone() -> None:
+    """203 for a local address whose endpoint was deleted; 246 for a frame of an unknown port."""
     with datapath() as dp:
         assert dp.run(10**9, [Packet(bytes(64), 4711)])[0].drop == Drop.ENDPOINT_GONE
         dp.endpoint_delete(2827)
         frame = build({**DEFAULTS["curl"], "dst": "10.244.0.109", "udp": {"sport": 1, "dport": 2}})
-        assert dp.run(10**9, [Packet(frame, CURL)])[0].drop == Drop.ENDPOINT_GONE
+        assert dp.run(10**9, [Packet(frame, CURL)])[0].drop == Drop.DROP_EP_NOT_READY
 
 
 def test_drop_error_writing_to_packet_without_headroom() -> None:
@@ -130,6 +130,30 @@ def test_policy_audit_passes_what_policy_denies_and_says_so() -> None:
         events, _ = dp.events()
         told = [(event.subtype, -event.verdict) for event in events]
         assert told == [(1, Drop.POLICY_DENIED), (0, Drop.ENCAPSULATION_TRAFFIC_IS_PROHIBITED)]
+
+
+@pytest.mark.parametrize(
+    ("level", "told"),
+    [
+        (0, ["from-host", "to-overlay", "to-network", "from-endpoint", "to-overlay", "to-network"]),
+        (1, ["to-overlay", "to-network", "to-overlay", "to-network"]),
+        (3, ["to-overlay", "to-network", "to-overlay", "to-network"]),
+    ],
+)
+def test_aggregation_hides_origins_then_what_is_no_news(level: int, told: list[str]) -> None:
+    """From 1 on no from-* event; from 3 on none without news; what has no conntrack is news."""
+    host = Packet(build({**DEFAULTS["cilium_host"], "udp": {"sport": 1, "dport": 2}}), PORT_HOST)
+    with datapath() as dp:
+        dp.set_settings(replace(dp.settings, monitor_mask=2, monitor_aggregation=level))
+        dp.run(10**9, [host, udp(7)])
+        events, _ = dp.events()
+        assert [OBS_TEXT[event.subtype] for event in events] == told
+        dp.run(2 * 10**9, [udp(7)])
+        events, _ = dp.events()
+        again = [OBS_TEXT[event.subtype] for event in events]
+        assert again == ([] if level == 3 else told[3:] if level == 0 else told[2:])
+        forwarded = [row.packets for row in dp.metrics() if (row.reason, row.dir) == (0, 2)]
+        assert forwarded == [6]
 
 
 def test_run_stops_when_out_is_full() -> None:

@@ -1,4 +1,4 @@
-"""Rows of the stages both sides share, csrc/path/stage.c."""
+"""Rows of the stages both sides share, csrc/path/stage.c, and of conntrack under them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fwd.model.enums import Drop, Verdict
 from tests.csrc.path.build import build
 from tests.csrc.path.rows import complete, load, run, world_of
 
-ROWS = load("stage")
+ROWS = load("stage") | load("conntrack")
 FRAGMENT = 9
 """Reason of the metric, datapath.md 8.2."""
 
