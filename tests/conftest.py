@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 EXTENSION = "fwd.datapath._fwd"
-NETNS_TOOLS = ("ip", "ping", "curl")
+NETNS_TOOLS = ("ip", "ping", "curl", "nginx")
 
 
 if "FWD_TEST_EXTENSION" in os.environ:

@@ -11,7 +11,17 @@ from tests.netns.net import PREFIX, Net
 from tests.netns.worlds import pod, two_nodes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Function) -> Generator[None, object, object]:
+    """Close every test with the invariant of the counters, in each lab that it has used."""
+    result = yield
+    for value in item.funcargs.values():
+        if isinstance(value, Net):
+            value.check()
+    return result
 
 
 def _up(pods1: list[dict[str, Any]], pods2: list[dict[str, Any]]) -> Iterator[Net]:
@@ -22,8 +32,6 @@ def _up(pods1: list[dict[str, Any]], pods2: list[dict[str, Any]]) -> Iterator[Ne
         for node in nodes:
             net.start(node)
         yield net
-        for node in nodes:
-            assert net.complaints(node) == []
 
 
 @pytest.fixture(scope="module")

@@ -1,30 +1,34 @@
 """IPv6 pods over the IPv4 underlay, two daemons; the topology is drawn in worlds.py.
 
-a0, a1 -- TAPs -- fwd node1 ==== UDP 8472 over IPv4 ==== fwd node2 -- TAP -- b0
-fd00:1::10 ::11                                                   fd00:2::10
+a0, a1 -- TAPs -- fwd node1 ==== UDP 8472 over IPv4 ==== fwd node2 -- TAPs -- b0, b1
+fd00:1::10 ::11                                                   fd00:2::10 ::11
+
+fd00:96::10 port 80 stands for port 8080 of a1 and b0, fd00:96::11 for the same with affinity.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from typing import TYPE_CHECKING
 
 import pytest
 
 from fwd.control.lab import Lab
 from fwd.model.enums import Drop
 from tests.netns.net import PREFIX, Net
-from tests.netns.worlds import pod, two_nodes
+from tests.netns.programs import fetch, nginx
+from tests.netns.worlds import dual_stack, pod, two_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = [pytest.mark.netns]
 
-NET6 = {"node1": "fd00:1::", "node2": "fd00:2::"}
 A0, A1, B0 = "fd00:1::10", "fd00:1::11", "fd00:2::10"
 ROUTER1, ROUTER2 = "fd00:1::150", "fd00:2::150"
+WEB, STICKY = "fd00:96::10", "fd00:96::11"
 TUNNEL_MTU = 1450
 
 SEND_ADVERTS = """
@@ -41,43 +45,19 @@ for dst in ("ff02::1", victim):
 """
 
 
-def _dual(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The node files with an IPv6 address beside every IPv4 one."""
-    for data, other in zip(files, reversed(files), strict=True):
-        node, (peer,) = data["node"], data["peers"]
-        theirs = NET6[peer["name"]]
-        node["pod_cidr"] = [node["pod_cidr"], f"{NET6[node['name']]}/64"]
-        node["router_ip"] = [node["router_ip"], f"{NET6[node['name']]}150"]
-        peer["pod_cidr"] = [peer["pod_cidr"], f"{theirs}/64"]
-        peer["router_ip"] = [f"{theirs}150"]
-        for row in data["endpoints"]:
-            row["ip"] = [row["ip"], _six(node["name"], row["ip"])]
-        data["ipcache"] += [
-            {
-                "prefix": f"{_six(peer['name'], _four(row))}/128",
-                "identity": row["identity"],
-                "tunnel_endpoint": peer["ip"],
-            }
-            for row in other["endpoints"]
-        ]
-    return files
-
-
-def _four(row: dict[str, Any]) -> str:
-    return row["ip"] if isinstance(row["ip"], str) else row["ip"][0]
-
-
-def _six(node: str, address: str) -> str:
-    """The IPv6 address of the pod with an IPv4 one: the last number is the same, read as hex."""
-    return f"{NET6[node]}{address.rsplit('.', 1)[1]}"
-
-
 @pytest.fixture(scope="module")
 def dual() -> Iterator[Net]:
-    """Two pods on node1, one on node2, both families; a0's TTL expiry is told for IPv4 too."""
-    files = _dual(two_nodes([pod("node1", 0), pod("node1", 1)], [pod("node2", 0)]))
+    """Two pods a node, both families; a0's TTL expiry is told for IPv4 too."""
+    pods = [[pod(node, index) for index in range(2)] for node in ("node1", "node2")]
+    files = dual_stack(two_nodes(*pods))
+    backends = [{"ip": one, "port": 8080} for one in (A1, B0)]
     for data in files:
         data["features"] = {"ttl_exceeded_reply": True}
+        data["services"] = [
+            {"name": "default/web", "frontend": WEB, "port": 80, "backends": backends},
+            {"name": "default/sticky", "frontend": STICKY, "port": 80, "backends": backends,
+             "flags": ["affinity"], "affinity_timeout_s": 60},
+        ]  # fmt: skip
     with Lab(PREFIX) as lab:
         net = Net(lab)
         nodes = [net.add_node(data) for data in files]
@@ -85,8 +65,6 @@ def dual() -> Iterator[Net]:
         for node in nodes:
             net.start(node)
         yield net
-        for node in nodes:
-            assert net.complaints(node) == []
 
 
 def test_a_pod_has_its_address_and_a_way_out(dual):
@@ -124,6 +102,21 @@ def test_curl6_fetches_a_file_from_the_other_node(dual, tmp_path):
     dual.lab.run("a0", "curl", "-6sSf", "-g", "-o", str(got), url)
     dual.lab.end([web.pid])
     assert got.read_bytes() == data
+
+
+def test_curl6_reaches_a_neighbour_and_a_service(dual):
+    """Directly on the same node; through a service those of both nodes, each its share."""
+    servers = [nginx(dual, short) for short in ("a1", "b0")]
+    assert fetch(dual, "a0", f"http://[{A1}]:8080/") == ["a1"]
+    assert fetch(dual, "a0", f"http://[{B0}]:8080/") == ["b0"]
+    for client in ("a0", "b1"):
+        count = Counter(fetch(dual, client, f"http://[{WEB}]/", 40))
+        assert count.keys() == {"a1", "b0"}, client
+        assert min(count.values()) >= 5, client
+    sticky = set(fetch(dual, "a0", f"http://[{STICKY}]/", 10))
+    assert len(sticky) == 1
+    assert sticky < {"a1", "b0"}
+    dual.lab.end(servers)
 
 
 def test_the_tunnels_mtu_is_the_edge(dual):

@@ -13,6 +13,7 @@ import sys
 import pytest
 
 from fwd.control.lab import Lab
+from fwd.model.enums import Drop
 from tests.netns.net import PREFIX, Net
 from tests.netns.worlds import pod, two_nodes
 
@@ -57,6 +58,17 @@ def test_pod_mtu_is_the_edge(net):
 def test_larger_datagrams_travel_in_fragments(net):
     """A ping of 4000 bytes arrives: fragments keep their flow."""
     assert net.ping("a0", B0, "-s", "4000").returncode == 0
+
+
+def test_an_expired_ttl_is_silence(net):
+    """As in Cilium: without ``features.ttl_exceeded_reply`` nobody is told, the drop is counted."""
+    node2 = net.nodes["node2"]
+    assert net.reaches("a0", B0)
+    before = net.drops(node2, Drop.TTL_EXCEEDED)
+    told = net.ping("a0", B0, "-t", "1", "-W", "1")
+    assert told.returncode != 0
+    assert "exceeded" not in told.stdout
+    assert net.drops(node2, Drop.TTL_EXCEEDED) == before + 1
 
 
 @pytest.mark.slow

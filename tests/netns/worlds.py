@@ -20,10 +20,11 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["ANY_NODE_MAC", "pod", "two_nodes"]
+__all__ = ["ANY_NODE_MAC", "dual_stack", "pod", "two_nodes"]
 
 UNDERLAY = {"node1": "192.168.56.105", "node2": "192.168.56.106"}
 NET = {"node1": "10.244.0", "node2": "10.244.2"}
+NET6 = {"node1": "fd00:1::", "node2": "fd00:2::"}
 FIRST_ID = {"node1": 1000, "node2": 2000}
 FIRST_IDENTITY = {"node1": 25000, "node2": 26000}
 ANY_NODE_MAC = "d2:ad:65:4d:d0:01"
@@ -68,3 +69,34 @@ def two_nodes(pods1: list[dict[str, Any]], pods2: list[dict[str, Any]]) -> list[
             }
         )
     return files
+
+
+def dual_stack(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The node files with an IPv6 address beside every IPv4 one."""
+    for data, other in zip(files, reversed(files), strict=True):
+        node, (peer,) = data["node"], data["peers"]
+        theirs = NET6[peer["name"]]
+        node["pod_cidr"] = [node["pod_cidr"], f"{NET6[node['name']]}/64"]
+        node["router_ip"] = [node["router_ip"], f"{NET6[node['name']]}150"]
+        peer["pod_cidr"] = [peer["pod_cidr"], f"{theirs}/64"]
+        peer["router_ip"] = [f"{NET[peer['name']]}.150", f"{theirs}150"]
+        for row in data["endpoints"]:
+            row["ip"] = [row["ip"], _six(node["name"], row["ip"])]
+        data["ipcache"] += [
+            {
+                "prefix": f"{_six(peer['name'], _four(row))}/128",
+                "identity": row["identity"],
+                "tunnel_endpoint": peer["ip"],
+            }
+            for row in other["endpoints"]
+        ]
+    return files
+
+
+def _four(row: dict[str, Any]) -> str:
+    return row["ip"] if isinstance(row["ip"], str) else row["ip"][0]
+
+
+def _six(node: str, address: str) -> str:
+    """The IPv6 address of the pod with an IPv4 one: the last number is the same, read as hex."""
+    return f"{NET6[node]}{address.rsplit('.', 1)[1]}"
