@@ -21,11 +21,11 @@ pid {folder}/pid;
 events {{}}
 http {{
     access_log {folder}/access.log;
+    send_timeout 300s;
     server {{
         listen {port};
         listen [::]:{port};
         root {folder};
-        location /slow {{ limit_rate {rate}; }}
     }}
 }}
 """
@@ -100,8 +100,7 @@ def python(net: Net, short: str, program: str, *arguments: object) -> Any:
 
 
 def nginx(
-    net: Net, short: str, port: int = 8080, files: Mapping[str, bytes] | None = None,
-    rate: str = "0",
+    net: Net, short: str, port: int = 8080, files: Mapping[str, bytes] | None = None
 ) -> int:  # fmt: skip
     """Start nginx in a pod; returns its pid.
 
@@ -109,17 +108,14 @@ def nginx(
         net: the lab.
         short: the pod; ``/`` is its name.
         port: TCP port, both families.
-        files: what else it serves, by path.
-        rate: bytes a second of what is below ``/slow``, as nginx writes them; 0 = no limit.
+        files: what else it serves, by name.
     """
     folder = net.lab.directory / f"nginx-{short}-{port}"
     folder.mkdir(exist_ok=True)
     for name, data in {"index.html": f"{short}\n".encode(), **(files or {})}.items():
-        path = folder / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(data)
+        (folder / name).write_bytes(data)
     conf = folder / "nginx.conf"
-    conf.write_text(NGINX_CONF.format(folder=folder, port=port, rate=rate))
+    conf.write_text(NGINX_CONF.format(folder=folder, port=port))
     server = net.lab.spawn(
         short, "nginx", "-e", "stderr", "-c", str(conf), log=f"nginx-{short}-{port}.log"
     )

@@ -5,7 +5,7 @@ a0 10.244.0.10, client -- TAP --+                             +-- TAP -- b0 10.2
 a1 10.244.0.11, nginx --- TAP --+                             +-- TAP -- b1 10.244.2.11 nginx
                                                               +-- TAP -- b2 10.244.2.12 client
 
-Each nginx serves its name; /slow is 200 KB that take 4 s.
+Each nginx serves its name, and 4 MB as /large.
 """
 
 from __future__ import annotations
@@ -27,17 +27,19 @@ pytestmark = [pytest.mark.netns]
 
 WEB, STICKY = "10.96.0.10", "10.96.0.11"
 SERVERS = {"a1": "10.244.0.11", "b0": "10.244.2.10", "b1": "10.244.2.11"}
-SLOW = bytes(range(256)) * 800
+LARGE = bytes(range(256)) * 16384
 CLIENTS = ("a0", "b2")
 
 DOWNLOAD = """
 i=0
 while [ $i -lt $1 ]; do
-    (curl -sf -m 25 --keepalive-time 1 -o $2-$i -w "$i %{exitcode}\\n" $0) &
+    (curl -sf -m 120 --keepalive-time 1 -w "%{stderr}$i %{exitcode}\n" $0 |
+     (while [ ! -e $2-go ]; do sleep 0.1; done; cat >$2-$i)) &
     i=$((i+1))
 done
 wait
 """
+"""Downloads side by side that stand still, their window closed, until a file says go."""
 
 
 def service(name: str, address: str, **spec: Any) -> dict[str, Any]:
@@ -99,7 +101,7 @@ def servers() -> dict[str, int]:
 def net(lab_net: Net, servers: dict[str, int]) -> Net:
     """All three servers run and are ready."""
     for short in SERVERS.keys() - servers.keys():
-        servers[short] = nginx(lab_net, short, files={"slow/file": SLOW}, rate="50k")
+        servers[short] = nginx(lab_net, short, files={"large": LARGE})
     everybody = dict.fromkeys(SERVERS, "ready")
     affinity = {"clientIP": {"timeoutSeconds": 60}}
     apply(
@@ -119,45 +121,45 @@ def flows_to(net: Net, short: str) -> list[dict[str, Any]]:
 
 
 class Downloads:
-    """Nine slow downloads from the service that run side by side in a0."""
+    """Nine downloads from the service by a0, each half-way and waiting."""
 
     def __init__(self, net: Net, name: str) -> None:
-        """Start them, and wait until each server has a part of them."""
+        """Start them, and wait until all are connected."""
         self._net = net
-        self._prefix = net.lab.directory / name
+        self._folder = net.lab.directory / name
+        self._folder.mkdir()
         self._log = f"{name}.log"
         self._shell = net.lab.spawn(
-            "a0", "sh", "-c", DOWNLOAD, f"http://{WEB}/slow/file", "9", str(self._prefix),
+            "a0", "sh", "-c", DOWNLOAD, f"http://{WEB}/large", "9", str(self._folder / "got"),
             log=self._log,
         )  # fmt: skip
-        net.lab.wait_for(
-            "the first bytes",
-            lambda: all(self._file(number).exists() for number in range(9)),
-        )
+        net.lab.wait_for("nine connections", lambda: sum(self.shares().values()) == 9)
 
-    def _file(self, number: int) -> Any:
-        return self._prefix.with_name(f"{self._prefix.name}-{number}")
+    def shares(self) -> dict[str, int]:
+        """How many of them each server has now."""
+        return {short: connections(self._net, short) for short in SERVERS}
 
     def end(self) -> Counter[str]:
-        """How they ended: "whole", or "error"."""
-        self._shell.wait(timeout=60)
+        """Let them go on, and tell how they ended: "whole", or "error"."""
+        (self._folder / "got-go").touch()
+        self._shell.wait(timeout=120)
         lines = self._net.lab.log(self._log).splitlines()
         codes = {int(number): int(code) for number, code in (line.split() for line in lines)}
         assert len(codes) == 9
         for number, code in codes.items():
-            assert (self._file(number).read_bytes() == SLOW) == (code == 0)
+            assert ((self._folder / f"got-{number}").read_bytes() == LARGE) == (code == 0)
         return Counter("whole" if code == 0 else "error" for code in codes.values())
 
 
-def spread_slow(net: Net, name: str) -> tuple[Downloads, dict[str, int]]:
+def spread(net: Net, name: str) -> tuple[Downloads, dict[str, int]]:
     """Downloads of which every server has at least one, and how many each has."""
-    for attempt in range(4):
+    for attempt in range(6):
         downloads = Downloads(net, f"{name}{attempt}")
-        share = {short: connections(net, short) for short in SERVERS}
-        if all(share.values()):
-            return downloads, share
-        downloads.end()
-    raise AssertionError("36 connections have left out a server")
+        shares = downloads.shares()
+        if all(shares.values()):
+            return downloads, shares
+        assert downloads.end() == {"whole": 9}
+    raise AssertionError("54 connections have left out a server, six times")
 
 
 def connections(net: Net, short: str) -> int:
@@ -184,31 +186,31 @@ def test_a_client_keeps_its_server(net: Net) -> None:
 
 def test_a_removed_server_takes_only_its_own_connections_along(net: Net) -> None:
     """b1 leaves the slice while nine downloads run: exactly its own end, at once and cleanly."""
-    downloads, share = spread_slow(net, "removed")
+    downloads, shares = spread(net, "removed")
     apply(net, backends("web", {"a1": "ready", "b0": "ready"}),
           backends("sticky", {"a1": "ready", "b0": "ready"}))  # fmt: skip
     assert flows_to(net, "b1") == []
     assert flows_to(net, "a1")
     assert flows_to(net, "b0")
     assert set(fetch(net, "a0", f"http://{WEB}/", 20)) == {"a1", "b0"}
-    assert downloads.end() == {"whole": share["a1"] + share["b0"], "error": share["b1"]}
+    assert downloads.end() == {"whole": shares["a1"] + shares["b0"], "error": shares["b1"]}
 
 
 def test_a_draining_server_ends_its_work_and_gets_none(net: Net) -> None:
     """b0 is terminating while downloads run: all end whole, and no new connection goes there."""
-    downloads, _ = spread_slow(net, "draining")
+    downloads, shares = spread(net, "draining")
     states = {"a1": "ready", "b0": "draining", "b1": "ready"}
     apply(net, backends("web", states), backends("sticky", states))
     for client in CLIENTS:
         assert set(fetch(net, client, f"http://{WEB}/", 20)) == {"a1", "b1"}
         assert fetch(net, client, f"http://{STICKY}/")[0] in {"a1", "b1"}
-    assert connections(net, "b0") > 0, "its downloads still run"
+    assert downloads.shares() == shares, "none is disturbed"
     assert downloads.end() == {"whole": 9}
 
 
 def test_a_killed_server_harms_no_other_connection(net: Net, servers: dict[str, int]) -> None:
     """A server is killed and leaves the slice: its downloads end, the others end whole."""
-    downloads, share = spread_slow(net, "killed")
+    downloads, shares = spread(net, "killed")
     net.lab.end([servers.pop("a1")], grace_s=0)
     refused = fetch(net, "a0", f"http://{WEB}/", 20)
     apply(net, backends("web", {"b0": "ready", "b1": "ready"}),
@@ -216,4 +218,4 @@ def test_a_killed_server_harms_no_other_connection(net: Net, servers: dict[str, 
     assert set(refused) <= {"-", "b0", "b1"}
     assert flows_to(net, "a1") == []
     assert set(fetch(net, "a0", f"http://{WEB}/", 20)) == {"b0", "b1"}
-    assert downloads.end() == {"whole": share["b0"] + share["b1"], "error": share["a1"]}
+    assert downloads.end() == {"whole": shares["b0"] + shares["b1"], "error": shares["a1"]}

@@ -127,6 +127,7 @@ def test_ten_pods_a_node_reach_each_other():
         }
         assert silent == {}
         assert len(net.rows(nodes[0], "endpoint")) == 10
+        net.check()
 
 
 def _unanswered(net: Net, index: int, targets: list[dict[str, str]]) -> str:
