@@ -189,7 +189,7 @@ def test_a_removed_server_takes_only_its_own_connections_along(net: Net) -> None
     downloads, shares = spread(net, "removed")
     apply(net, backends("web", {"a1": "ready", "b0": "ready"}),
           backends("sticky", {"a1": "ready", "b0": "ready"}))  # fmt: skip
-    assert flows_to(net, "b1") == []
+    net.lab.wait_for("the clean-up", lambda: flows_to(net, "b1") == [])
     assert flows_to(net, "a1")
     assert flows_to(net, "b0")
     assert set(fetch(net, "a0", f"http://{WEB}/", 20)) == {"a1", "b0"}
@@ -216,6 +216,6 @@ def test_a_killed_server_harms_no_other_connection(net: Net, servers: dict[str, 
     apply(net, backends("web", {"b0": "ready", "b1": "ready"}),
           backends("sticky", {"b0": "ready", "b1": "ready"}))  # fmt: skip
     assert set(refused) <= {"-", "b0", "b1"}
-    assert flows_to(net, "a1") == []
+    net.lab.wait_for("the clean-up", lambda: flows_to(net, "a1") == [])
     assert set(fetch(net, "a0", f"http://{WEB}/", 20)) == {"b0", "b1"}
     assert downloads.end() == {"whole": shares["b0"] + shares["b1"], "error": shares["a1"]}
