@@ -145,7 +145,7 @@ def asks(net: Net, *wanted: Ask) -> dict[Ask, str]:
 
     def one(ask: Ask) -> str:
         client, server, port = ask
-        code, http = status(net, client, f"http://{ADDRESS[server]}:{port}/", max_s=4)
+        code, http = status(net, client, f"http://{ADDRESS[server]}:{port}/", max_s=3)
         assert (code, http) in {(0, "200"), (TIMED_OUT, "000")}
         return "answered" if code == 0 else "denied"
 
