@@ -5,7 +5,7 @@ a0 10.244.0.10, client -- TAP --+                             +-- TAP -- b0 10.2
 a1 10.244.0.11, nginx --- TAP --+                             +-- TAP -- b1 10.244.2.11 nginx
                                                               +-- TAP -- b2 10.244.2.12 client
 
-Each nginx serves its name, and 4 MB as /large.
+Each nginx serves its name, and 16 MB as /large.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.netns]
 
 WEB, STICKY = "10.96.0.10", "10.96.0.11"
 SERVERS = {"a1": "10.244.0.11", "b0": "10.244.2.10", "b1": "10.244.2.11"}
-LARGE = bytes(range(256)) * 16384
+LARGE = bytes(range(256)) * 65536  # more than the buffers of both ends hold
 CLIENTS = ("a0", "b2")
 
 DOWNLOAD = """
