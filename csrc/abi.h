@@ -244,15 +244,15 @@ struct fwd_settings {
     uint8_t ttl_exceeded_reply; /* IPv4 too is told of TTL 0; IPv6 always is */
     uint8_t reject_no_backend, reject_deny; /* an ICMP error instead of silence */
     uint16_t tunnel_mtu;        /* largest inner IP datagram, bytes; 0 = not checked */
-    uint8_t masquerade;         /* pods' packets to the world leave netdev under node_ip */
+    uint8_t masquerade;         /* pods' packets to the world leave netdev under node_ip or node_ip6 */
     uint8_t nodeport;           /* services are there for traffic from netdev, too */
     uint8_t mss_clamp;          /* lower TCP's MSS to what tunnel_mtu carries */
     uint8_t policy_audit;       /* what policy would deny passes and is reported */
     uint8_t pad[2];
-    struct fwd_addr node_ip;
+    struct fwd_addr node_ip, node_ip6; /* all zero: none of that family */
     struct fwd_addr router_ip4, router_ip6; /* source of ICMP errors; all zero = none are sent */
     uint8_t router_mac[6], host_mac[6]; /* cilium_host as next hop, and as receiver */
-    struct fwd_addr loopback;   /* source a pod sees that reaches itself through a service */
+    struct fwd_addr loopback, loopback6; /* source a pod sees that reaches itself through a service */
     uint8_t vlan_allowed[512];  /* bit per VLAN id */
 };
 

@@ -34,18 +34,24 @@ static void hook_to_underlay(struct path *p)
         vxlan_build(at, p->out->vni);
 }
 
-/* Row 7: cilium_vxlan egress. SNAT of the node's own traffic comes with masquerading. */
-static void hook_to_overlay(struct path *p)
-{
-    path_step(p, (struct fwd_step){.stage = FWD_STAGE_TO_OVERLAY, .a = p->out->vni});
-    hook_to_underlay(p);
-}
-
 /* tunnel_vni: what the peer is told of the source. */
 static uint32_t tunnel_vni(const struct path *p, const struct fwd_addr *remote)
 {
     const struct fwd_peer_row *peer = peer_lookup(p->dp->peers, remote);
     return peer && peer->fixed_vni ? peer->vni : path_wire_identity(p->src_identity);
+}
+
+/* Row 7: cilium_vxlan egress. */
+static enum fwd_drop hook_to_overlay(struct path *p)
+{
+    path_step(p, (struct fwd_step){.stage = FWD_STAGE_TO_OVERLAY, .a = p->out->vni});
+    uint32_t identity = p->src_identity;
+    enum fwd_drop drop = path_nat_fwd(p);
+    if (p->src_identity != identity) /* the service speaks now, not its backend */
+        p->out->vni = tunnel_vni(p, &p->out->remote);
+    if (!drop)
+        hook_to_underlay(p);
+    return drop;
 }
 
 /* Row 6b. The inner TTL and MACs stay as the pod sent them: the receiver takes the one hop. The
@@ -63,8 +69,7 @@ enum fwd_drop path_encap(struct path *p, const struct ipcache_entry *dst)
     if (drop)
         return drop;
     path_trace(p, FWD_OBS_TO_OVERLAY);
-    hook_to_overlay(p);
-    return FWD_DROP_NONE;
+    return hook_to_overlay(p);
 }
 
 /* path_tunnelled: does the destination's ipcache entry lead into the overlay (6.5)? */

@@ -209,6 +209,7 @@ static void error_send(struct path *p, const struct endpoint *sender)
     } else if (p->pkt->port == FWD_PORT_OVERLAY) {
         const struct ipcache_entry peer = {.tunnel_endpoint = p->pkt->outer_src};
         p->src_identity = FWD_ID_HOST; /* the node speaks */
+        p->nat_done = true;            /* what is parsed is the packet it speaks of */
         path_encap(p, &peer);
     } else if (p->pkt->port == FWD_PORT_HOST) {
         path_send(p, FWD_TO_STACK, FWD_PORT_HOST);

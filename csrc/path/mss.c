@@ -1,7 +1,7 @@
 /* mss.c - TCP's maximum segment size, lowered in SYNs to what the tunnel carries.
  *
- * Called by egress.c before encapsulation and by ingress.c before delivery, so that one clamping node
- * is enough for both directions. For pods whose device has a larger MTU than the tunnel, and for
+ * Called by egress.c before encapsulation, by ingress.c before delivery and by nodeport.c for clients
+ * outside, so that one clamping node is enough for both directions. For pods whose device has a larger MTU than the tunnel, and for
  * peers that cannot be told by ICMP; off unless features.mss_clamp is on.
  * Source: RFC 9293 section 3.2 (options), RFC 6691 (headers without options count).
  */

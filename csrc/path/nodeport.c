@@ -1,13 +1,15 @@
 /* nodeport.c - services for traffic from outside: NodePort, externalIP, LoadBalancer, hostPort. Rows 8
  * and 9 of docs/datapath.md.
  *
- * Called by north_south.c for frames from and to netdev, by ingress.c for answers of remote backends.
+ * Called by north_south.c for frames from and to netdev, by ingress.c and egress.c for what comes from
+ * and goes to the overlay.
  * Source: datapath reference 4.3, 4.5, 4.9 (nodeport_lb4, rev_nodeport_lb4), 4.10, era [C], SNAT mode.
  *
  * Theory. The client's flow to the backend is one conntrack entry of the egress kind, marked
  * NODE_PORT, with the service's rev_nat_id. A local backend sees the client; its answer is translated
  * when it leaves netdev. For a remote one the node puts its own address in the client's place, the
- * router's through the tunnel, so that answers come back here and take both steps in reverse.
+ * router's through the tunnel, so that answers come back here and take both steps in reverse. ICMP
+ * errors take the same ways: the packet they quote tells the flow.
  */
 #include "base/hash.h"
 #include "path/path.h"
@@ -99,23 +101,30 @@ static void nodeport_out(struct path *p)
     path_send(p, FWD_TX_UNDERLAY, FWD_PORT_NETDEV);
 }
 
+/* nodeport_error: is it an ICMP error? Those go where the flow they quote goes. */
+static bool nodeport_error(const struct path *p)
+{
+    return (p->loaded.flags & FWD_TUPLE_RELATED) != 0;
+}
+
 /* nodeport_remote: to a backend on another node, under an address of ours. */
 static enum fwd_drop nodeport_remote(struct path *p)
 {
-    const struct fwd_settings *settings = p->settings;
-    enum fwd_drop drop;
     p->dir = FWD_DIR_EGRESS;
     stage_ipcache_dst(p);
     bool tunnel = path_tunnelled(p);
-    const struct fwd_addr *own = &settings->node_ip;
-    if (tunnel)
-        own = p->parsed.family == 4 ? &settings->router_ip4 : &settings->router_ip6;
-    drop = tunnel ? stage_mtu(p) : stage_l3(p, settings->router_mac, NULL);
-    if (drop || (drop = path_snat(p, own)))
+    enum fwd_drop drop =
+        tunnel ? stage_mtu(p) : stage_l3(p, p->settings->router_mac, NULL);
+    if (!drop)
+        drop = nodeport_error(p) ? path_snat_error(p)
+                                 : path_snat(p, tunnel ? path_router(p) : path_node(p));
+    if (drop)
         return drop;
     p->src_identity = p->out->src_identity = FWD_ID_WORLD;
-    if (tunnel)
+    if (tunnel) {
+        stage_mss(p);
         return path_encap(p, p->dst);
+    }
     nodeport_out(p);
     return FWD_DROP_NONE;
 }
@@ -148,10 +157,21 @@ static bool nodeport_ports(struct path *p)
     return !p->tuple_drop;
 }
 
+/* nodeport_told: somebody outside complains about an answer: to its backend. */
+static bool nodeport_told(struct path *p)
+{
+    if (!p->settings->nodeport || !path_error_outside(p))
+        return false;
+    enum fwd_drop drop = nodeport_forward(p);
+    if (drop)
+        path_drop(p, drop);
+    return true;
+}
+
 bool path_nodeport(struct path *p)
 {
     if (!nodeport_ports(p))
-        return false;
+        return nodeport_told(p);
     const struct lb_backend *backend = NULL;
     const struct lb_service *service =
         lb_lookup_outside(&p->dp->lb, &p->parsed.daddr, p->parsed.dport, p->parsed.proto);
@@ -184,30 +204,62 @@ static bool nodeport_rev_nat(struct path *p)
     return true;
 }
 
+/* nodeport_back: to the client: through the tunnel when it lives behind one, else out of netdev. */
+static enum fwd_drop nodeport_back(struct path *p)
+{
+    stage_ipcache_dst(p);
+    if (p->from_tunnel)
+        stage_mss(p);
+    if (path_tunnelled(p)) {
+        p->dir = FWD_DIR_EGRESS;
+        p->src_identity = p->out->src_identity = FWD_ID_WORLD;
+        p->nat_done = true;
+        return path_encap(p, p->dst);
+    }
+    enum fwd_drop drop = stage_l3(p, p->settings->router_mac, NULL);
+    if (!drop)
+        nodeport_out(p);
+    return drop;
+}
+
 bool path_nodeport_reply(struct path *p)
 {
-    const struct fwd_settings *settings = p->settings;
-    const struct fwd_addr *own[] = {&settings->node_ip, &settings->router_ip4,
-                                    &settings->router_ip6};
-    bool ours = false;
-    if (!nodeport_ports(p))
+    const struct fwd_addr *own[] = {path_node(p), path_router(p)};
+    bool error = nodeport_error(p), ours = false;
+    if (!p->settings->nodeport || (!error && !nodeport_ports(p)))
         return false;
-    for (uint32_t i = 0; i < 3 && !ours; i++)
-        ours = path_rev_snat(p, own[i]);
+    for (uint32_t i = 0; i < 2 && !ours; i++)
+        ours = error ? path_rev_snat_error(p, own[i]) : path_rev_snat(p, own[i]);
     if (!ours)
         return false;
     path_load_tuple(p);
-    if (!nodeport_rev_nat(p))
+    if (!(error ? path_error_leave(p) : nodeport_rev_nat(p)))
         return false; /* a pod's or the host's own flow: the usual way from here on */
-    enum fwd_drop drop = stage_l3(p, settings->router_mac, NULL);
+    enum fwd_drop drop = nodeport_back(p);
     if (drop)
         path_drop(p, drop);
-    else
-        nodeport_out(p);
     return true;
 }
 
 bool path_nodeport_leave(struct path *p)
 {
-    return nodeport_ports(p) && lxc_lookup(p->dp->lxc, &p->parsed.saddr) && nodeport_rev_nat(p);
+    if (!p->settings->nodeport || !lxc_lookup(p->dp->lxc, &p->parsed.saddr))
+        return false;
+    if (nodeport_error(p))
+        return path_error_leave(p);
+    return nodeport_ports(p) && nodeport_rev_nat(p);
+}
+
+/* path_nat_fwd: answers of local backends to clients behind the tunnel get the service's address;
+ * what the host sends from the router's has its port in the table of those who hide behind it. */
+enum fwd_drop path_nat_fwd(struct path *p)
+{
+    bool request = p->ct_status == FWD_CT_NEW || p->ct_status == FWD_CT_ESTABLISHED;
+    if (!p->settings->nodeport || p->nat_done)
+        return FWD_DROP_NONE;
+    if (!request && path_nodeport_leave(p)) {
+        p->src_identity = p->out->src_identity = FWD_ID_WORLD; /* as the service's (4.9/6) */
+        return FWD_DROP_NONE;
+    }
+    return path_reserve(p, path_router(p));
 }

@@ -46,16 +46,6 @@ static uint32_t host_identity(const struct path *p)
     return host ? FWD_ID_HOST : outside_identity(p);
 }
 
-/* reserve_router: clients from outside hide behind the router's address, so what the host sends from
- * there has its ports in the same table (4.10, the overlay's hook). */
-static enum fwd_drop reserve_router(struct path *p)
-{
-    const struct fwd_settings *settings = p->settings;
-    return settings->nodeport ? path_reserve(p, p->parsed.family == 4 ? &settings->router_ip4
-                                                                      : &settings->router_ip6)
-                              : FWD_DROP_NONE;
-}
-
 /* from_host_ip: the host stack sends toward pods through cilium_host. */
 static enum fwd_drop from_host_ip(struct path *p)
 {
@@ -72,7 +62,7 @@ static enum fwd_drop from_host_ip(struct path *p)
     }
     stage_ipcache_dst(p);
     if (!local && path_tunnelled(p))
-        return (drop = stage_mtu(p)) || (drop = reserve_router(p)) ? drop : path_encap(p, p->dst);
+        return (drop = stage_mtu(p)) ? drop : path_encap(p, p->dst);
     bool skip = p->dst && (p->dst->flags & FWD_IPCACHE_SKIP_TUNNEL);
     /* What the host routed to us and we would hand straight back would loop (1.10). A CIDR's
      * identity (5.1) is a part of the world. */

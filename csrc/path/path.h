@@ -40,6 +40,7 @@ struct path {
     bool from_tunnel;
     bool from_outside;          /* nodeport.c: to a service, from outside */
     bool fragment_known;        /* stage_fragment has spoken */
+    bool nat_done;              /* its addresses are final, or another frame took its place */
 
     /* stage_lb */
     uint16_t rev_nat_id;        /* of the service this packet was sent to, 0 = none */
@@ -138,6 +139,10 @@ void quote_nat(struct path *p, struct quote *quote, bool source, const struct fw
  * the client and to it: addresses outside and inside the quoted packet. True: it was one. */
 bool path_error_lb(struct path *p);
 bool path_error_rev_nat(struct path *p);
+/* path_error_outside, path_error_leave: the same for a client from outside: an error about an answer
+ * it got reads as the backend's own, an error about its packet as the service's. Whoever speaks. */
+bool path_error_outside(struct path *p);
+bool path_error_leave(struct path *p);
 
 /* ---- nat.c: masquerading, rows 8 and 9 ---- */
 
@@ -148,21 +153,28 @@ enum fwd_drop stage_rev_snat(struct path *p);
 
 /* path_snat: give a packet this address as its source, whatever it is. */
 enum fwd_drop path_snat(struct path *p, const struct fwd_addr *behind);
+/* path_snat_error: an error about an answer that the packet's own flow got behind an address. */
+enum fwd_drop path_snat_error(struct path *p);
 /* path_reserve: what the node sends from @own into the overlay takes its port there, so that nobody
  * from outside is given the same one. */
 enum fwd_drop path_reserve(struct path *p, const struct fwd_addr *own);
 /* path_rev_snat: an answer to @own goes back to who hides behind it. False: to nobody. */
 bool path_rev_snat(struct path *p, const struct fwd_addr *own);
+/* path_rev_snat_error: and an error about what left under @own. */
+bool path_rev_snat_error(struct path *p, const struct fwd_addr *own);
 
 /* ---- nodeport.c: services for traffic from outside ---- */
 
-/* path_nodeport: a frame from netdev to a service. True: verdict given. */
+/* path_nodeport: a packet from netdev or the overlay to a service, or an error about its answer. True:
+ * verdict given. */
 bool path_nodeport(struct path *p);
 /* path_nodeport_reply: what came for the node itself, if it is a remote backend's answer, goes back
  * out to the client. True: verdict given. */
 bool path_nodeport_reply(struct path *p);
 /* path_nodeport_leave: an answer of a local backend on its way out gets the service's address. */
 bool path_nodeport_leave(struct path *p);
+/* path_nat_fwd: what the overlay's hook does with addresses (1.8, to-overlay). */
+enum fwd_drop path_nat_fwd(struct path *p);
 /* path_maglev: the backend that a service's Maglev table gives this client, NULL = ask the dice. */
 const struct lb_backend *path_maglev(const struct path *p, const struct lb_service *service);
 
@@ -188,6 +200,24 @@ static inline void path_step(struct path *p, struct fwd_step step)
 {
     if (p->steps && p->out->n_steps < FWD_MAX_STEPS)
         p->steps[p->out->n_steps++] = step;
+}
+
+/* path_loopback: the source of a pod that reaches itself, all zero = there is none (4.8). */
+static inline const struct fwd_addr *path_loopback(const struct path *p)
+{
+    return p->parsed.family == 4 ? &p->settings->loopback : &p->settings->loopback6;
+}
+
+/* path_router: the node's address inside the overlay, of the packet's family. */
+static inline const struct fwd_addr *path_router(const struct path *p)
+{
+    return p->parsed.family == 4 ? &p->settings->router_ip4 : &p->settings->router_ip6;
+}
+
+/* path_node: and the one outside of it. */
+static inline const struct fwd_addr *path_node(const struct path *p)
+{
+    return p->parsed.family == 4 ? &p->settings->node_ip : &p->settings->node_ip6;
 }
 
 /* path_v4: the IPv4 part of an address for a step's word, be32 as it lies. */

@@ -1,8 +1,8 @@
 /* quote.c - ICMP errors about flows that are translated: what they quote is translated, too, and the
  * error's own checksum follows.
  *
- * Called by service.c (path_error_lb at row 1, path_error_rev_nat at row 11); quote_find and
- * quote_nat by nat.c as well. Conntrack looks at an error's outer addresses only (datapath reference
+ * Called by service.c (path_error_lb at row 1, path_error_rev_nat at row 11) and by nodeport.c for
+ * clients from outside; quote_find and quote_nat by nat.c as well. Conntrack looks at an error's outer addresses only (datapath reference
  * 3.4), so flows of two services with one backend, and routers on the way, are told apart here.
  */
 #include "base/checksum.h"
@@ -59,9 +59,20 @@ bool quote_find(const struct path *p, struct quote *quote)
 /* quote_check: where the quoted L4 checksum lies, NULL = not quoted, or none was sent. */
 static uint8_t *quote_check(const struct quote *quote)
 {
-    if (quote->proto != PROTO_TCP && quote->proto != PROTO_UDP)
+    uint32_t off = quote->l4_off;
+    switch (quote->proto) {
+    case PROTO_TCP:
+        off += 16;
+        break;
+    case PROTO_UDP:
+        off += 6;
+        break;
+    case PROTO_ICMPV6:
+        off += 2;
+        break;
+    default:
         return NULL; /* an echo's covers no addresses */
-    uint32_t off = quote->l4_off + (quote->proto == PROTO_TCP ? 16 : 6);
+    }
     uint8_t *at = quote->ip + off;
     return off + 2 > quote->len || (quote->proto == PROTO_UDP && load16(at) == 0) ? NULL : at;
 }
@@ -99,6 +110,32 @@ static void quote_step(struct path *p, enum fwd_stage stage, const struct lb_fro
         .addr = frontend->addr});
 }
 
+static bool quote_ct(const struct path *p, const struct ct_tuple *key, struct ct_state *state)
+{
+    return ct_get(&p->dp->ct, key, ct_hash(p->dp->ct.seed, key), state);
+}
+
+/* quote_backend: who sent the answer that is quoted, NULL = no service's backend. The answer came
+ * from the frontend, so it reads like a service entry. */
+static const struct lb_backend *quote_backend(const struct path *p, const struct quote *quote,
+                                              struct ct_state *state)
+{
+    struct ct_tuple key = {.saddr = quote->daddr, .daddr = quote->saddr, .sport = quote->sport,
+                           .dport = quote->dport, .proto = quote->proto,
+                           .flags = FWD_TUPLE_SERVICE};
+    return quote_ct(p, &key, state) ? lb_backend_get(&p->dp->lb, state->backend_id) : NULL;
+}
+
+/* quote_lb: the quoted answer, and the error itself, as @backend knows them. */
+static void quote_lb(struct path *p, struct quote *quote, const struct ct_state *state,
+                     const struct lb_backend *backend)
+{
+    const struct lb_frontend frontend = {.addr = quote->saddr, .port = quote->sport};
+    quote_step(p, FWD_STAGE_LB, &frontend, state, quote);
+    quote_nat(p, quote, true, &backend->addr, backend->port);
+    path_nat(p, false, &backend->addr, 0);
+}
+
 bool path_error_lb(struct path *p)
 {
     struct quote quote;
@@ -106,24 +143,36 @@ bool path_error_lb(struct path *p)
     if (!quote_find(p, &quote) || !addr_equal(&quote.saddr, &p->parsed.daddr) ||
         !addr_equal(&quote.daddr, &p->parsed.saddr))
         return false;
-    /* The reply it complains about came from the frontend, so it reads like a service entry. */
-    struct ct_tuple key = {.saddr = quote.daddr, .daddr = quote.saddr, .sport = quote.sport,
-                           .dport = quote.dport, .proto = quote.proto, .flags = FWD_TUPLE_SERVICE};
-    if (!ct_get(&p->dp->ct, &key, ct_hash(p->dp->ct.seed, &key), &state))
-        return false;
-    const struct lb_backend *backend = lb_backend_get(&p->dp->lb, state.backend_id);
+    const struct lb_backend *backend = quote_backend(p, &quote, &state);
     if (!backend)
         return false;
-    const struct lb_frontend frontend = {.addr = quote.saddr, .port = quote.sport};
-    quote_step(p, FWD_STAGE_LB, &frontend, &state, &quote);
-    if (addr_equal(&backend->addr, &p->parsed.saddr) && quote.v4) {
+    quote_lb(p, &quote, &state, backend);
+    if (addr_equal(&backend->addr, &p->parsed.saddr) && !addr_is_zero(path_loopback(p))) {
         p->hairpin = true;
-        quote_nat(p, &quote, false, &p->settings->loopback, 0);
-        path_nat(p, true, &p->settings->loopback, 0);
+        quote_nat(p, &quote, false, path_loopback(p), 0);
+        path_nat(p, true, path_loopback(p), 0);
     }
-    quote_nat(p, &quote, true, &backend->addr, backend->port);
-    path_nat(p, false, &backend->addr, 0);
     p->rev_nat_id = state.rev_nat_id;
+    path_load_tuple(p);
+    return true;
+}
+
+bool path_error_outside(struct path *p)
+{
+    struct quote quote;
+    struct ct_state state, flow;
+    if (!quote_find(p, &quote) || !addr_equal(&quote.saddr, &p->parsed.daddr))
+        return false;
+    const struct lb_backend *backend = quote_backend(p, &quote, &state);
+    if (!backend)
+        return false;
+    /* Pods have service entries, too: those are no business of anybody's from outside. */
+    struct ct_tuple key = {.saddr = backend->addr, .daddr = quote.daddr, .sport = quote.dport,
+                           .dport = backend->port ? backend->port : quote.sport,
+                           .proto = quote.proto, .flags = FWD_TUPLE_OUT};
+    if (!quote_ct(p, &key, &flow) || !(flow.flags & FWD_CT_NODE_PORT))
+        return false;
+    quote_lb(p, &quote, &state, backend);
     path_load_tuple(p);
     return true;
 }
@@ -139,7 +188,7 @@ bool path_error_rev_nat(struct path *p)
                            .dport = quote.dport, .proto = quote.proto, .flags = FWD_TUPLE_OUT};
     const struct fwd_addr backend = quote.daddr;
     bool from_backend = addr_equal(&p->parsed.saddr, &backend);
-    if (!ct_get(&p->dp->ct, &key, ct_hash(p->dp->ct.seed, &key), &state))
+    if (!quote_ct(p, &key, &state))
         return false;
     const struct lb_frontend *frontend =
         state.rev_nat_id ? lb_rev_nat_get(&p->dp->lb, state.rev_nat_id) : NULL;
@@ -153,5 +202,25 @@ bool path_error_rev_nat(struct path *p)
     quote_nat(p, &quote, false, &frontend->addr, frontend->port);
     if (from_backend) /* a router on the way keeps its own address */
         path_nat(p, true, &frontend->addr, 0);
+    return true;
+}
+
+bool path_error_leave(struct path *p)
+{
+    struct quote quote;
+    struct ct_state state;
+    if (!quote_find(p, &quote) || !addr_equal(&quote.saddr, &p->parsed.daddr))
+        return false;
+    struct ct_tuple key = {.saddr = quote.daddr, .daddr = quote.saddr, .sport = quote.sport,
+                           .dport = quote.dport, .proto = quote.proto, .flags = FWD_TUPLE_OUT};
+    if (!quote_ct(p, &key, &state) || !(state.flags & FWD_CT_NODE_PORT) || !state.rev_nat_id)
+        return false;
+    const struct lb_frontend *frontend = lb_rev_nat_get(&p->dp->lb, state.rev_nat_id);
+    if (!frontend)
+        return false;
+    quote_step(p, FWD_STAGE_REV_NAT, frontend, &state, &quote);
+    quote_nat(p, &quote, false, &frontend->addr, frontend->port);
+    path_nat(p, true, &frontend->addr, 0); /* what is behind the service has no address outside */
+    path_load_tuple(p);
     return true;
 }

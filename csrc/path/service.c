@@ -148,9 +148,9 @@ enum fwd_drop stage_lb(struct path *p)
     if (!backend)
         return drop;
     p->rev_nat_id = service->rev_nat_id;
-    if (addr_equal(&p->parsed.saddr, &backend->addr) && addr_is_v4(&backend->addr)) {
+    if (addr_equal(&p->parsed.saddr, &backend->addr) && !addr_is_zero(path_loopback(p))) {
         p->hairpin = true;
-        path_nat(p, true, &p->settings->loopback, 0);
+        path_nat(p, true, path_loopback(p), 0);
     }
     path_nat(p, false, &backend->addr, backend->port);
     path_load_tuple(p);
@@ -175,7 +175,7 @@ void stage_loopback(struct path *p)
 {
     struct ct_tuple sent = p->tuple;
     struct ct_state state;
-    if (p->ct_status != FWD_CT_NEW || !addr_equal(&p->parsed.saddr, &p->settings->loopback))
+    if (p->ct_status != FWD_CT_NEW || !addr_equal(&p->parsed.saddr, path_loopback(p)))
         return;
     sent.flags = FWD_TUPLE_OUT; /* the entry that the same pod's sending side has just made */
     if (ct_get(&p->dp->ct, &sent, p->hash, &state) && state.flags & FWD_CT_LB_LOOPBACK) {

@@ -82,6 +82,8 @@ def _prefixes(node: NodeFile) -> Iterator[Problem]:
 
 def _own_addresses(node: NodeFile) -> Iterator[tuple[KeyPath, str, Address]]:
     yield ("node", "ip"), "the node", node.node.ip
+    if node.node.ip6 is not None:
+        yield ("node", "ip6"), "the node", node.node.ip6
     for address in node.node.router_ip:
         yield ("node", "router_ip"), "the router", address
     yield ("node", "loopback_ip"), "the loopback", node.node.loopback_ip

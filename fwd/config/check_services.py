@@ -31,9 +31,9 @@ NORTH_SOUTH = (
 
 def check_services(node: NodeFile) -> Iterator[Problem]:
     """Yield every contradiction of the services: (key path, "what is wrong, what to do")."""
-    if node.node.loopback_ip.version != 4:
-        text = f"{node.node.loopback_ip} is IPv6, a hairpin's source is IPv4: write one"
-        yield ("node", "loopback_ip"), text
+    families = [address.version for address in node.node.loopback_ip]
+    if len(set(families)) != len(families):
+        yield ("node", "loopback_ip"), "a hairpin has one source a family, write one of each"
     yield from _frontends(node)
     states: dict[tuple[object, ...], tuple[str, str]] = {}
     for index, service in enumerate(node.services):

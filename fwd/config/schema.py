@@ -8,7 +8,7 @@ must have to do with each other is fwd/config/check.py. Lists are tuples, addres
 from __future__ import annotations
 
 from difflib import get_close_matches
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -55,6 +55,7 @@ __all__ = [
 
 AddressField = Annotated[Address, PlainValidator(parse_address)]
 UnderlayField = Annotated[IPv4Address, PlainValidator(values.underlay)]
+Outside6Field = Annotated[IPv6Address, PlainValidator(values.outside6)]
 AddressesField = Annotated[tuple[Address, ...], PlainValidator(values.addresses)]
 NetworkField = Annotated[Network, PlainValidator(parse_network)]
 NetworksField = Annotated[tuple[Network, ...], PlainValidator(values.networks)]
@@ -99,11 +100,20 @@ class NodeSection(Section):
     name: NameField
     ip: UnderlayField
     """Underlay address: outer source of VXLAN."""
+    ip6: Outside6Field | None = None
+    """What IPv6 pods reach the world under; None = they keep their addresses."""
     mac: MacField | None = None
     pod_cidr: NetworksField = ()
     router_ip: AddressesField = ()
     """The pods' gateway."""
-    loopback_ip: AddressField = IPv4Address("169.254.42.1")
+    loopback_ip: AddressesField = ()
+    """Source a pod sees that reaches itself through a service; at most one a family."""
+
+    @property
+    def own(self) -> tuple[Address, ...]:
+        """Every address of the node itself."""
+        outside = (self.ip,) if self.ip6 is None else (self.ip, self.ip6)
+        return (*outside, *self.router_ip)
 
 
 class VerifySection(Section):

@@ -7,7 +7,7 @@ form "what is wrong, what to do".
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Literal
 
 from fwd.model.address import parse_address, parse_network
@@ -27,6 +27,7 @@ __all__ = [
     "mtu",
     "name",
     "networks",
+    "outside6",
     "policy_identity",
     "port_range",
     "underlay",
@@ -69,6 +70,18 @@ def underlay(value: object) -> IPv4Address:
         raise ValueError(msg)  # noqa: TRY004 - a value the user wrote, not a bug
     if address.is_unspecified or address.is_multicast:
         msg = f"'{address}' is no node's address, write the node's own"
+        raise ValueError(msg)
+    return address
+
+
+def outside6(value: object) -> IPv6Address:
+    """Read the IPv6 address that a node has outside the cluster."""
+    address = parse_address(value)
+    if not isinstance(address, IPv6Address):
+        msg = f"'{address}' is IPv4, write an IPv6 address of the node; node.ip is the IPv4 one"
+        raise ValueError(msg)  # noqa: TRY004 - a value the user wrote, not a bug
+    if address.is_unspecified or address.is_multicast or address.is_link_local:
+        msg = f"'{address}' reaches no world, write a global address of the node"
         raise ValueError(msg)
     return address
 

@@ -87,9 +87,8 @@ def _endpoint(endpoint: EndpointSection, links: Mapping[str, Link]) -> EndpointR
 
 def _lxc(node: NodeFile) -> Iterator[LxcRow]:
     """Give every local address: pods' to their endpoint, the node's own to the host."""
-    yield LxcRow(node.node.ip, 0, host=True)
-    for address in node.node.router_ip:
-        yield LxcRow(address, 0, host=True, router=True)
+    for address in node.node.own:
+        yield LxcRow(address, 0, host=True, router=address in node.node.router_ip)
     for endpoint in node.endpoints:
         for address in endpoint.ip:
             yield LxcRow(address, endpoint.id)
@@ -106,8 +105,7 @@ def _ipcache(node: NodeFile) -> dict[object, IpcacheRow]:
             IpcacheRow(prefix, peer.identity or WORLD, tunnel_endpoint=peer.ip)
             for prefix in peer.pod_cidr
         ]
-    own = (node.node.ip, *node.node.router_ip)
-    rows += [IpcacheRow(host_network(address), HOST) for address in own]
+    rows += [IpcacheRow(host_network(address), HOST) for address in node.node.own]
     rows += [IpcacheRow(host_network(peer.ip), REMOTE_NODE) for peer in node.peers]
     rows += [
         IpcacheRow(host_network(router), peer.identity or REMOTE_NODE, tunnel_endpoint=peer.ip)
@@ -164,6 +162,7 @@ def _params(node: NodeFile, *, n_policy: int, n_ipcache: int) -> Params:
 def _settings(node: NodeFile, mtu: int) -> Settings:
     lifetimes = node.conntrack.lifetimes_s
     routers = {address.version: address for address in reversed(node.node.router_ip)}
+    loopbacks = {address.version: address for address in node.node.loopback_ip}
     if mtu == 0 and node.tunnel.mtu != "auto":
         mtu = node.tunnel.mtu
     return Settings(
@@ -187,10 +186,12 @@ def _settings(node: NodeFile, mtu: int) -> Settings:
         policy_audit=node.features.policy_audit,
         router_ip4=routers.get(4),
         router_ip6=routers.get(6),
-        loopback=node.node.loopback_ip,
+        loopback=loopbacks.get(4, Settings().loopback),
+        loopback6=loopbacks.get(6, Settings().loopback6),
         masquerade=node.features.masquerade,
         nodeport=node.features.nodeport,
         node_ip=node.node.ip,
+        node_ip6=node.node.ip6,
         router_mac=router_mac(node),
         host_mac=router_mac(node),
         vlan_allowed=frozenset(node.features.vlan_allowed),

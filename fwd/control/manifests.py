@@ -76,7 +76,7 @@ def expand(node: NodeFile, manifests: Manifests) -> NodeFile:
 
 def _check_pods(node: NodeFile, roster: Roster) -> None:
     """One owner an address, one node a pod."""
-    owners: dict[Address, str] = {node.node.ip: f"node {node.node.name}"}
+    owners: dict[Address, str] = dict.fromkeys(node.node.own, f"node {node.node.name}")
     owners |= dict.fromkeys(node.node.router_ip, "the router")
     owners |= {peer.ip: f"peer {peer.name}" for peer in node.peers}
     for member in roster.members.values():
@@ -183,7 +183,7 @@ def _enforce(
 
 def _own(node: NodeFile, roster: Roster) -> set[Address]:
     """Return the addresses of pods and nodes."""
-    own: set[Address] = {node.node.ip, *node.node.router_ip}
+    own: set[Address] = set(node.node.own)
     for peer in node.peers:
         own |= {peer.ip, *peer.router_ip}
     return own.union(*(member.addresses for member in roster.members.values()))

@@ -63,7 +63,7 @@ def _wildcards(node: NodeFile, services: tuple[ServiceRow, ...]) -> Iterator[Ser
 
     The node's own addresses have ports of the host's beside the services', so they have none.
     """
-    own = {node.node.ip, *node.node.router_ip}
+    own = set(node.node.own)
     addrs = {
         row.frontend: row.flags & (_WHOLE | _ROUTABLE)
         for row in services

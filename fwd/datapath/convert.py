@@ -131,7 +131,9 @@ def settings_c(ffi: Any, settings: Settings) -> Any:
     out.router_mac = settings.router_mac
     out.host_mac = settings.host_mac
     out.loopback.b = addr_bytes(settings.loopback)
+    out.loopback6.b = addr_bytes(settings.loopback6)
     out.node_ip.b = addr_bytes(settings.node_ip)
+    out.node_ip6.b = addr_bytes(settings.node_ip6)
     out.router_ip4.b = addr_bytes(settings.router_ip4)
     out.router_ip6.b = addr_bytes(settings.router_ip6)
     for vlan in settings.vlan_allowed:
@@ -150,7 +152,9 @@ def settings_py(ffi: Any, row: Any) -> Settings:
         router_mac=bytes(ffi.buffer(row.router_mac)),
         host_mac=bytes(ffi.buffer(row.host_mac)),
         loopback=addr_py(ffi, row.loopback),
+        loopback6=addr_py(ffi, row.loopback6),
         node_ip=optional_addr_py(ffi, row.node_ip),
+        node_ip6=optional_addr_py(ffi, row.node_ip6),
         router_ip4=optional_addr_py(ffi, row.router_ip4),
         router_ip6=optional_addr_py(ffi, row.router_ip6),
         vlan_allowed=frozenset(v for v in range(4096) if bits[v >> 3] >> (v & 7) & 1),

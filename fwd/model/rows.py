@@ -13,6 +13,7 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 _LOOPBACK = IPv4Address("169.254.42.1")  # Cilium's default
+_LOOPBACK6 = IPv6Address("fda9:fe2a:100::1")  # a unique local address that spells the IPv4 one
 
 __all__ = [
     "Address",
@@ -96,11 +97,14 @@ class Settings:
     router_mac: bytes = bytes(6)
     host_mac: bytes = bytes(6)
     loopback: Address = _LOOPBACK
+    loopback6: Address = _LOOPBACK6
     masquerade: bool = False
     nodeport: bool = False
     """Services are there for traffic from netdev, too."""
     node_ip: Address | None = None
     """What pods' packets to the world are sent under with ``masquerade``."""
+    node_ip6: Address | None = None
+    """The same for IPv6 pods; None = they keep their addresses."""
     vlan_allowed: frozenset[int] = field(default_factory=frozenset)
 
 

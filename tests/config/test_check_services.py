@@ -48,8 +48,8 @@ CASES = [
     ("a backend in two states",
      services(S, service(port="81", backends=f"[{B.replace('}', ', state: terminating}')}]")), 4,
      "services[1].backends[0].state: 10.0.2.1:8080/tcp is active in service s, a backend has"),
-    ("an IPv6 hairpin", world(node=NODE.replace("}", ', loopback_ip: "fd00::1"}')), 1,
-     "node.loopback_ip: fd00::1 is IPv6"),
+    ("two IPv6 hairpins", world(node=NODE.replace("}", ", loopback_ip: ['fd::1', 'fd::2']}")), 1,
+     "node.loopback_ip: a hairpin has one source a family, write one of each"),
 ]  # fmt: skip
 
 

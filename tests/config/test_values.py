@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 from hypothesis import given
@@ -55,6 +55,10 @@ def test_any_port_is_none():
         (values.underlay, "0.0.0.0"),
         (values.underlay, "224.0.0.1"),
         (values.underlay, "fd00::1"),
+        (values.outside6, "192.0.2.1"),
+        (values.outside6, "fe80::1"),
+        (values.outside6, "ff02::1"),
+        (values.outside6, "::"),
         (values.addresses, []),
         (values.labels, ["app"]),
         (values.labels, {"app": 1}),
@@ -76,6 +80,7 @@ def test_right_values_pass():
     assert values.name("default/curl") == "default/curl"
     assert values.policy_identity("any") == "any"
     assert values.underlay("192.0.2.1") == IPv4Address("192.0.2.1")
+    assert values.outside6("2001:db8::1") == IPv6Address("2001:db8::1")
     assert values.labels({"app": "curl", values.LINE_KEY: 3}) == {"app": "curl"}
     assert values.manifests([]) == ()
     assert values.manifests("pods") == ("pods",)

@@ -242,3 +242,23 @@ def test_a_service_may_bind_clients_and_choose_them():
     )
     assert next(row for row in world.services if row.backends).affinity_timeout_s == 90
     assert {row.prefix for row in world.source_ranges} == {net("198.51.100.0/24")}
+
+
+def test_the_nodes_ipv6_address_is_the_hosts_and_what_pods_hide_behind():
+    """In cilium_lxc and the ipcache beside the others; without it IPv6 pods keep their own."""
+    text = (
+        "node: {name: n, ip: 192.0.2.1, ip6: '2001:db8::1', pod_cidr: 'fd00::/64', "
+        "router_ip: 'fd00::1', loopback_ip: 'fd00:1::1'}\n"
+    )
+    world = compile_world(parse_node_text(text, Path("n.yaml")))
+    own = ip("2001:db8::1")
+    assert (world.settings.node_ip6, world.settings.node_ip) == (own, ip("192.0.2.1"))
+    (row,) = [row for row in world.lxc if row.addr == own]
+    assert (row.host, row.router, row.lxc_id) == (True, False, 0)
+    assert {str(row.prefix): row.identity for row in world.ipcache}["2001:db8::1/128"] == 1
+    assert str(world.settings.loopback6) == "fd00:1::1"
+    assert str(world.settings.loopback) == "169.254.42.1", "the family that is not written"
+    without = compile_world(
+        parse_node_text(text.replace("ip6: '2001:db8::1', ", ""), Path("n.yaml"))
+    )
+    assert without.settings.node_ip6 is None

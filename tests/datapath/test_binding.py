@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
@@ -36,6 +36,8 @@ SETTINGS = Settings(
     reject_deny=True,
     tunnel_mtu=1450,
     router_ip4=IPv4Address("10.244.0.150"),
+    node_ip6=IPv6Address("2001:db8::105"),
+    loopback6=IPv6Address("fd00::1"),
     router_mac=b"\x02\x00\x00\x00\x00\x01",
     host_mac=b"\x02\x00\x00\x00\x00\x02",
     vlan_allowed=frozenset({1, 7, 8, 4095}),

@@ -13,7 +13,7 @@ from fwd.datapath.binding import Datapath
 from fwd.datapath.packet import Packet
 from tests.csrc.path.rows import HERE, balance, load, packet_of, run
 
-ROWS = load("nat")
+ROWS = load("nat") | load("nat_six")
 WORLD = compile_world(load_node_file(HERE / "worlds" / "masquerade.yaml"))
 PACKETS = [packet_of(step, WORLD.ports) for row in ROWS.values() for step in row["steps"]]
 

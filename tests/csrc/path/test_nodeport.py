@@ -24,7 +24,7 @@ from tests.csrc.path.build import build
 from tests.csrc.path.rows import balance, complete, load, packet_of, reload, run, world_of
 from tests.models.jhash import MASK, final, hashlittle, mix
 
-ROWS = load("nodeport")
+ROWS = load("nodeport") | load("nodeport_error")
 WORLD, WORLD2 = world_of("nodeport"), world_of("nodeport-two")
 PACKETS = [packet_of(step, WORLD.ports) for row in ROWS.values() for step in row["steps"]]
 CLIENT, EXT, THREE, STICKY = "203.0.113.9", "198.51.100.10", "198.51.100.20", "198.51.100.21"
