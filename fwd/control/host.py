@@ -33,8 +33,8 @@ class HostPlan:
     """What a node file asks of the host."""
 
     shape: HostShape
-    forward: bool
-    """The host has to route between its devices."""
+    forward: frozenset[int]
+    """Families (4, 6) that the host has to route between its devices."""
     sources: frozenset[Network]
     """Pods whose traffic to the world is masqueraded; empty = none is."""
     exempt: frozenset[Network | Address]
@@ -47,7 +47,9 @@ def plan_host(node: NodeFile, mtu: int) -> HostPlan:
     remote = frozenset(prefix for peer in node.peers for prefix in peer.pod_cidr)
     tunnel = node.tunnel.protocol == "vxlan"
     native: frozenset[Address] = frozenset() if tunnel else frozenset(p.ip for p in node.peers)
-    sources = frozenset(prefix for prefix in own if prefix.version == 4)
+    # IPv6 leaves pods alone unless the node says under which address it reaches the world
+    families = frozenset({4, 6} if node.node.ip6 is not None else {4})
+    sources = frozenset(prefix for prefix in own if prefix.version in families)
     return HostPlan(
         shape=HostShape(
             mac=router_mac(node),
@@ -56,7 +58,7 @@ def plan_host(node: NodeFile, mtu: int) -> HostPlan:
             networks=own | remote if tunnel else own,
             mtu=mtu,
         ),
-        forward=node.features.masquerade or not tunnel,
+        forward=families if node.features.masquerade or not tunnel else frozenset(),
         sources=sources if node.features.masquerade else frozenset(),
         exempt=own | remote | native,
     )
@@ -158,10 +160,7 @@ class HostDevice:
             self._masquerading = True
         else:
             await self._stop_masquerade()
-        if plan.forward:
-            self._forwarding.enable()
-        else:
-            self._forwarding.restore()
+        self._forwarding.enable(plan.forward)
 
     async def _stop_masquerade(self) -> None:
         if self._masquerading:

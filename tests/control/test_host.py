@@ -21,11 +21,12 @@ from tests.netlink.namespaces import in_netns, ip_json, namespace, open_descript
 IP_FORWARD = ("cat", "/proc/sys/net/ipv4/ip_forward")
 
 
-def node(*lines: str, peer: str = "10.0.2.0/24", router: str = "10.0.1.1"):
+def node(*lines: str, peer: str = "10.0.2.0/24", router: str = "10.0.1.1", ip6: str = ""):
     """A node with one peer."""
+    more = f", ip6: '{ip6}'" if ip6 else ""
     text = (
         f"node: {{name: n, ip: 192.0.2.1, pod_cidr: [10.0.1.0/24, 'fd00:1::/64'], "
-        f"{router and f'router_ip: {router}'}}}\n"
+        f"{router and f'router_ip: {router}'}{more}}}\n"
         f"peers:\n  - {{name: p, ip: 192.0.2.2, pod_cidr: {peer}, router_ip: 10.0.2.1}}\n"
     )
     return parse_node_text(text + "".join(f"{line}\n" for line in lines), Path("n.yaml"))
@@ -41,13 +42,15 @@ def test_plan_of_a_tunnel_leads_to_all_pods_and_opens_nothing():
     plan = plan_host(node(), 1450)
     assert plan.shape.networks == names("10.0.1.0/24", "fd00:1::/64", "10.0.2.0/24")
     assert (plan.shape.mtu, plan.shape.mac) == (1450, router_mac(node()))
-    assert (plan.forward, plan.sources) == (False, frozenset())
+    assert (plan.forward, plan.sources) == (frozenset(), frozenset())
 
 
 def test_plan_of_a_masquerading_node_spares_the_pods():
-    """IPv4 pods are hidden from everybody but pods."""
+    """Pods are hidden from everybody but pods: IPv4 ones, with ``node.ip6`` the others, too."""
+    both = plan_host(node("features: {masquerade: true}", ip6="2001:db8::1"), 1450)
+    assert (both.forward, both.sources) == ({4, 6}, names("10.0.1.0/24", "fd00:1::/64"))
     plan = plan_host(node("features: {masquerade: true}"), 1450)
-    assert (plan.forward, plan.sources) == (True, names("10.0.1.0/24"))
+    assert (plan.forward, plan.sources) == ({4}, names("10.0.1.0/24"))
     assert plan.exempt == names("10.0.1.0/24", "fd00:1::/64", "10.0.2.0/24")
 
 
@@ -55,7 +58,7 @@ def test_plan_with_native_routing_leaves_remote_pods_to_the_host():
     """It forwards, its device leads to its own pods only, and other nodes see pods."""
     plan = plan_host(node("tunnel: {protocol: disabled}", "features: {masquerade: true}"), 1500)
     assert plan.shape.networks == names("10.0.1.0/24", "fd00:1::/64")
-    assert plan.forward
+    assert plan.forward == {4}
     assert ip_address("192.0.2.2") in plan.exempt
 
 

@@ -1,6 +1,6 @@
 """The node's own stack and its pods, and the world behind it.
 
-world 203.0.113.9 -- veth -- eth1 203.0.113.1
+world 203.0.113.9, 2001:db8:113::9 -- veth -- eth1 203.0.113.1, 2001:db8:113::1
                              node1 (cilium_host 10.244.0.150) -- TAP -- a0 10.244.0.10
                              eth0 192.168.56.105
                                  ||  UDP 8472
@@ -28,7 +28,9 @@ pytestmark = [pytest.mark.netns]
 
 A0, B0, ROUTER1 = "10.244.0.10", "10.244.2.10", "10.244.0.150"
 NODE1, NODE2, WORLD = "192.168.56.105", "192.168.56.106", "203.0.113.9"
-FORWARD = ("cat", "/proc/sys/net/ipv4/ip_forward")
+NODE6 = {"node1": "2001:db8:113::1", "node2": "2001:db8:114::1"}
+WORLD6 = "2001:db8:113::9"
+FORWARD = ("cat", "/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding")
 
 
 def files() -> list[dict[str, Any]]:
@@ -43,6 +45,7 @@ def files() -> list[dict[str, Any]]:
         endpoint["ip"] = [endpoint["ip"], f"fd00:{own}::10"]
         data["ipcache"].append({**data["ipcache"][0], "prefix": f"fd00:{other}::10/128"})
         data["features"] = {"masquerade": True}
+        node["ip6"] = NODE6[node["name"]]
     return nodes
 
 
@@ -55,16 +58,19 @@ def net() -> Iterator[Net]:
         net.wire(*nodes)
         lab.namespace("world")
         lab.wire([("node1", "203.0.113.1/24"), ("world", f"{WORLD}/24")], ifname="eth1")
+        for short, address in (("node1", NODE6["node1"]), ("world", WORLD6)):
+            lab.run(short, "ip", "addr", "add", f"{address}/64", "dev", "eth1", "nodad")
         for node in nodes:
             net.start(node)
         yield net
 
 
-def serve(net: Net, short: str, port: int) -> int:
+def serve(net: Net, short: str, port: int, bind: str = "0.0.0.0") -> int:
     """A web server in a namespace; its pid."""
     web = net.lab.spawn(
-        short, sys.executable, "-m", "http.server", str(port), log=f"http-{short}.log"
-    )
+        short, sys.executable, "-m", "http.server", "--bind", bind, str(port),
+        log=f"http-{short}.log",
+    )  # fmt: skip
     net.lab.wait_for("it", lambda: f":{port} " in net.lab.run(short, "ss", "-ltn").stdout)
     return web.pid
 
@@ -136,6 +142,17 @@ def test_a_pod_reaches_the_world_under_the_nodes_address(net):
     assert A0 not in seen
 
 
+def test_an_ipv6_pod_reaches_the_world_under_the_nodes_address(net):
+    """As IPv4: the world has no route to fd00::/64 and answers all the same."""
+    assert net.reaches("a0", WORLD6)
+    web = serve(net, "world", 8005, "::")
+    assert fetch(net, "a0", f"http://[{WORLD6}]:8005/") == "200"
+    net.lab.end([web])
+    seen = net.lab.log("http-world.log")
+    assert f"{NODE6['node1']} " in seen
+    assert "fd00:" not in seen
+
+
 def test_what_the_host_routes_to_a_pod_is_the_worlds(net):
     """A world that has a route gets in, as the world and never as the host."""
     net.lab.run("world", "ip", "route", "add", "10.244.0.0/24", "via", "203.0.113.1")
@@ -195,10 +212,11 @@ def test_a_second_daemon_is_refused_before_anything_is_made(net):
 def test_stopping_takes_everything_of_the_host_away(net):
     """Device, routes, nftables table and the forwarding switch are as they were."""
     node2 = net.nodes["node2"]
-    assert net.lab.run("node2", *FORWARD).stdout.strip() == "1"
-    assert "fwd_masquerade" in net.lab.run("node2", "nft", "list", "tables").stdout
+    assert net.lab.run("node2", *FORWARD).stdout.split() == ["1", "1"]
+    tables = net.lab.run("node2", "nft", "list", "tables").stdout
+    assert ("ip fwd_masquerade" in tables, "ip6 fwd_masquerade" in tables) == (True, True)
     assert net.stop(node2), "SIGTERM was not enough"
-    assert net.lab.run("node2", *FORWARD).stdout.strip() == "0"
+    assert net.lab.run("node2", *FORWARD).stdout.split() == ["0", "0"]
     assert net.lab.run("node2", "nft", "list", "tables").stdout == ""
     assert "10.244" not in net.lab.run("node2", "ip", "route").stdout
     net.start(node2)

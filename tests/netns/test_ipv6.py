@@ -29,6 +29,7 @@ pytestmark = [pytest.mark.netns]
 A0, A1, B0 = "fd00:1::10", "fd00:1::11", "fd00:2::10"
 ROUTER1, ROUTER2 = "fd00:1::150", "fd00:2::150"
 WEB, STICKY = "fd00:96::10", "fd00:96::11"
+SELF, LOOPBACK = "fd00:96::13", "fda9:fe2a:100::1"
 TUNNEL_MTU = 1450
 
 SEND_ADVERTS = """
@@ -58,6 +59,9 @@ def dual() -> Iterator[Net]:
             {"name": "default/sticky", "frontend": STICKY, "port": 80, "backends": backends,
              "flags": ["affinity"], "affinity_timeout_s": 60},
         ]  # fmt: skip
+    files[0]["services"].append(
+        {"name": "self", "frontend": SELF, "port": 80, "backends": [{"ip": A0, "port": 8080}]}
+    )
     with Lab(PREFIX) as lab:
         net = Net(lab)
         nodes = [net.add_node(data) for data in files]
@@ -117,6 +121,21 @@ def test_curl6_reaches_a_neighbour_and_a_service(dual):
     assert len(sticky) == 1
     assert sticky < {"a1", "b0"}
     dual.lab.end(servers)
+def test_a_pod_reaches_itself_through_an_ipv6_service(dual, tmp_path):
+    """Its server sees the loopback address, and a large answer comes back whole."""
+    data = bytes(range(256)) * 8192
+    (tmp_path / "file").write_bytes(data)
+    web = dual.lab.spawn(
+        "a0", sys.executable, "-m", "http.server", "--bind", "::", "--directory", str(tmp_path),
+        "8080", log="self6.log",
+    )  # fmt: skip
+    got = tmp_path / "got"
+    dual.lab.wait_for("the server", lambda: ":8080" in dual.lab.run("a0", "ss", "-ltn").stdout)
+    url = f"http://[{SELF}]/file"
+    dual.lab.run("a0", "curl", "-6sSf", "-g", "-m", "20", "-o", str(got), url)
+    dual.lab.end([web.pid])
+    assert got.read_bytes() == data
+    assert f"{LOOPBACK} - -" in dual.lab.log("self6.log")
 
 
 def test_the_tunnels_mtu_is_the_edge(dual):
