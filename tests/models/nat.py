@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Flow", "NatModel"]
 
@@ -71,6 +75,13 @@ class NatModel:
                 self.evictions += 1
         self.mappings[flow] = behind, port
         self.mappings.move_to_end(flow)
+
+    def sweep(self, tracked: Callable[[Flow], bool]) -> int:
+        """Forget the flows that conntrack does not know; return how many."""
+        gone = [flow for flow in self.mappings if not tracked(flow)]
+        for flow in gone:
+            del self.mappings[flow]
+        return len(gone)
 
     def outgoing(self, flow: Flow) -> Source | None:
         """What the flow is sent under; a hit counts as use."""

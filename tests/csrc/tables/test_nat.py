@@ -194,6 +194,20 @@ def test_nat_is_exhausted_by_one_peer_only() -> None:
     assert (table.stats().failures, table.stats().evictions) == (2, 0)
 
 
+def test_nat_gives_up_after_its_tries_though_a_port_is_free() -> None:
+    """One free port of 32768: 32 tries seldom find it, and never take another's."""
+    table = Nat(1 << 17)
+    free = 50000
+    for port in range(32768, 65536):
+        if port != free:
+            table.map(flow(port))
+    got = [table.map(flow(40000, saddr=f"10.244.1.{host}")) for host in range(1, 51)]
+    assert set(got) <= {NO_MAPPING, (NODE, free)}
+    assert got.count((NODE, free)) <= 1
+    assert got.count(NO_MAPPING) == table.stats().failures >= 49
+    assert table.map(flow(free)) in {NO_MAPPING, (NODE, free)}
+
+
 def test_nat_without_room_for_two_halves_maps_nothing() -> None:
     """A capacity of one is none."""
     assert Nat(1).map(flow(40000)) == NO_MAPPING
