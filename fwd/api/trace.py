@@ -1,7 +1,8 @@
 """POST /v1/trace: a packet on a view of the live tables, which changes nothing.
 
 The body is one JSON object: ``flow`` with optional ``ct`` and ``sport``, or ``frame`` (hex) with
-``port``. The answer is that of fwd/control/trace.py.
+``port`` and, where it needs them, ``hook``, ``gso_size``, ``csum_start`` and ``csum_offset``, as in
+a step of replay. The answer is that of fwd/control/trace.py.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from fwd.control.trace import TraceError, TraceRequest, trace
 
 __all__ = ["trace_packet"]
 
-_KEYS = {"flow": str, "ct": str, "sport": int, "frame": str, "port": str}
+_KEYS = {"flow": str, "ct": str, "sport": int, "frame": str, "port": str, "hook": str,
+         "gso_size": int, "csum_start": int, "csum_offset": int}  # fmt: skip
 
 
 def trace_packet(agent: Agent, body: bytes) -> dict[str, Any]:

@@ -57,6 +57,17 @@ def trace(  # noqa: PLR0913, PLR0917 - one parameter an option
     port: Annotated[
         str | None, typer.Option(metavar="NAME", help="Where the frame comes in.")
     ] = None,
+    hook: Annotated[
+        str | None,
+        typer.Option(metavar="to-netdev", help="The frame leaves by netdev, it does not come in."),
+    ] = None,
+    gso_size: Annotated[
+        int | None, typer.Option(help="The frame is a super-packet: payload bytes of each packet.")
+    ] = None,
+    csum_start: Annotated[
+        int | None, typer.Option(help="The L4 checksum is partial: where its sum begins.")
+    ] = None,
+    csum_offset: Annotated[int | None, typer.Option(help="And where it goes, from there.")] = None,
     config: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Ask this node file instead of the daemon."),
@@ -72,7 +83,8 @@ def trace(  # noqa: PLR0913, PLR0917 - one parameter an option
     if pcap is not None:
         frame = _record(pcap, packet)
     asked = {"flow": text or None, "ct": ct and str(ct), "sport": sport, "frame": frame,
-             "port": port}  # fmt: skip
+             "port": port, "hook": hook, "gso_size": gso_size, "csum_start": csum_start,
+             "csum_offset": csum_offset}  # fmt: skip
     answer = _offline(config, asked) if config is not None else _online(socket, asked)
     print_lines(json_object(answer) if output is Form.JSON else _tree(answer))
     raise typer.Exit(_EXIT[answer["result"]])

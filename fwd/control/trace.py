@@ -37,6 +37,7 @@ CT_STATES: Final = ("new", "established", "reply", "related")
 _SPORT_FIRST, _SPORT_TRIES = 43512, 16
 _FRAME_MAX = 65535 + 18
 _VXLAN_HLEN = 8
+_U16_MAX = 65535
 _SYN, _ACK = dpkt.tcp.TH_SYN, dpkt.tcp.TH_ACK
 
 
@@ -56,6 +57,13 @@ class TraceRequest:
     frame: bytes | None = None
     """On port ``overlay`` the whole underlay frame."""
     port: str | None = None
+    hook: str | None = None
+    """``to-netdev`` = a frame of port netdev on its way out; None = the port's own hook."""
+    gso_size: int | None = None
+    """Payload bytes of each packet that a frame stands for; None = it is one packet."""
+    csum_start: int | None = None
+    """With ``csum_offset``: the L4 checksum is partial, as the kernel hands it over."""
+    csum_offset: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself."""
@@ -65,12 +73,33 @@ class TraceRequest:
             raise TraceError("a frame and the port it comes in at go together")
         if self.frame is not None and (self.ct or self.sport is not None):
             raise TraceError("--ct and --sport are for microflows: a frame is what it is")
+        self._check_frame()
         if self.frame is not None and len(self.frame) > _FRAME_MAX:
             raise TraceError(f"the frame has {len(self.frame)} bytes, at most {_FRAME_MAX} fit")
         if self.ct is not None and self.ct not in CT_STATES:
             raise TraceError(f"{self.ct!r} is no state, write one of {', '.join(CT_STATES)}")
         if self.sport is not None and not 0 < self.sport <= 65535:
             raise TraceError(f"{self.sport} is no source port, write 1 to 65535")
+
+    def _check_frame(self) -> None:
+        offsets = (self.csum_start, self.csum_offset)
+        numbers = (self.gso_size, *offsets)
+        if self.frame is None and (self.hook or any(one is not None for one in numbers)):
+            raise TraceError(
+                "--hook, --gso-size, --csum-start and --csum-offset are for frames: "
+                "a microflow comes in where its source is, as one whole packet"
+            )
+        if self.hook is not None and (self.hook != "to-netdev" or self.port != "netdev"):
+            raise TraceError(
+                f"{self.hook!r} is no hook to enter at, write to-netdev with port netdev, or none"
+            )
+        if any(one is not None for one in numbers) and self.port == "overlay":
+            raise TraceError("what comes out of the tunnel is one whole packet: no --gso-size")
+        if offsets.count(None) == 1:
+            raise TraceError("--csum-start and --csum-offset only work together, write both")
+        for one in numbers:
+            if one is not None and not 0 <= one <= _U16_MAX:
+                raise TraceError(f"{one} is not a length, write 0 to {_U16_MAX}")
 
 
 def trace(
@@ -95,7 +124,7 @@ def trace(
     """
     tracer = _Tracer(dp, node, world, now_ns)
     if request.frame is not None:
-        return tracer.frame(request.frame, request.port or "")
+        return tracer.frame(request.frame, request)
     try:
         flow = parse_microflow(request.flow or "", node, world)
     except FlowError as error:
@@ -115,13 +144,17 @@ class _Tracer:
 
     # ---- frames ----
 
-    def frame(self, frame: bytes, port: str) -> dict[str, Any]:
+    def frame(self, frame: bytes, request: TraceRequest) -> dict[str, Any]:
         """Trace a given frame."""
+        port = request.port or ""
         number = self._world.ports.get(port)
         if number is None:
             known = ", ".join(self._world.ports)
             raise TraceError(f"no port or endpoint is named {port!r}, write one of {known}")
-        packet = Packet(frame, number)
+        packet = Packet(
+            frame, number, to_netdev=request.hook is not None, gso_size=request.gso_size or 0,
+            csum_start=request.csum_start, csum_offset=request.csum_offset,
+        )  # fmt: skip
         if number == PORT_OVERLAY:
             tunnel_port = self._world.settings.tunnel_port
             inner = unwrap_overlay(frame, tunnel_port)
@@ -241,7 +274,7 @@ class _Tracer:
             "summary": dissect(inner).connection,
             "port": port,
             "frame": packet.frame.hex(),
-            "stages": stage_records(outcome.steps, packet.port, self._world.rules),
+            "stages": stage_records(outcome.steps, packet, self._world.rules),
         }
         return record | packet_answer(self._world, packet, outcome), outcome
 

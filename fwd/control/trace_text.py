@@ -17,7 +17,7 @@ from fwd.observe.words import rule_text
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from fwd.datapath.packet import Outcome, Step
+    from fwd.datapath.packet import Outcome, Packet, Step
     from fwd.model.policy import Rule
     from fwd.model.rows import Address
 
@@ -28,17 +28,17 @@ _HOOK_OF_ROW: Final = {7: "to-overlay", 8: "to-netdev", 9: "from-netdev", 11: "t
 
 
 def stage_records(
-    steps: Iterable[Step], port: int, rules: Mapping[int, Rule]
+    steps: Iterable[Step], packet: Packet, rules: Mapping[int, Rule]
 ) -> list[dict[str, Any]]:
     """Return ``hook``, ``row``, ``function``, ``drop`` and ``walk`` of every step.
 
     Args:
         steps: of one packet.
-        port: it came in at.
+        packet: as it came in.
         rules: for the text behind policy entries.
     """
     records = []
-    hook = _ENTRY.get(port, "from-container")
+    hook = "to-netdev" if packet.to_netdev else _ENTRY.get(packet.port, "from-container")
     for step in steps:
         info = STAGE_INFO.get(step.stage)
         row = info.row if info else None

@@ -59,7 +59,8 @@ def test_a_frame(lab, client):
     [
         (None, "the body is not JSON"),
         ([], "the body is not a JSON object"),
-        ({"flaw": FLOW}, "flaw: unknown key, known: flow, ct, sport, frame, port"),
+        ({"flaw": FLOW}, "flaw: unknown key, known: flow, ct, sport, frame, port, hook,"),
+        ({"flow": FLOW, "gso_size": "1"}, "gso_size: '1' is not int"),
         ({"flow": 7}, "flow: 7 is not str"),
         ({"flow": FLOW, "sport": True}, "sport: True is not int"),
         ({"frame": "0g", "port": "default/curl"}, "frame: not hex, write two digits a byte"),

@@ -93,6 +93,22 @@ def test_a_captured_packet(tmp_path):
     assert (ran.code, "has no record 4" in ran.err) == (2, True)
 
 
+def test_a_frame_that_leaves_and_a_super_packet(lab):
+    """--hook and --gso-size reach the tables of a file and of the daemon alike."""
+    masquerading = str(Path(WORLD).parents[1] / "csrc/path/worlds/masquerade.yaml")
+    leaves = syn(dst="203.0.113.9", sport=40000).hex()
+    out = ["--frame", leaves, "--port", "netdev", "--hook", "to-netdev", "-o", "json"]
+    answer = json.loads(fwd("trace", *out, "--config", masquerading).out)["packet"]
+    assert bytes.fromhex(answer["out"][0]["frame"])[26:30] == bytes((192, 168, 56, 105))
+    ran = fwd("trace", *out, socket=lab.socket)
+    assert (ran.code, json.loads(ran.out)["packet"]["verdict"]) == (0, "TX_UNDERLAY")
+    big = ["--frame", (syn() + bytes(3000)).hex(), "--port", "default/curl", "--gso-size", "1400"]
+    ran = fwd("trace", *big, "--csum-start", "34", "--csum-offset", "16", socket=lab.socket)
+    assert ran.code == 0, ran.err
+    ran = fwd("trace", *big, "--csum-start", "34", socket=lab.socket)
+    assert (ran.code, "only work together" in ran.err) == (1, True)
+
+
 def test_the_daemon_is_asked(lab):
     """Without --config the live tables decide; its refusal is the command's."""
     ran = fwd("trace", f"default/curl to {TARGET}", socket=lab.socket)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from scapy.layers.inet import IP, TCP
+from scapy.layers.l2 import Ether
 
 from fwd.config.load import load_node_file
 from fwd.control.apply import apply, diff
@@ -132,10 +134,47 @@ def test_a_frame_and_an_underlay_frame(node):
         node(frame=syn(), port="overlay")
 
 
+def test_a_frame_on_its_way_out(node):
+    """The hook is to-netdev, which has rules of its own: from-netdev would hand it to the host."""
+    answer = node(frame=syn(), port="netdev", hook="to-netdev")
+    assert (answer["packet"]["verdict"], answer["packet"]["port"]) == ("TX_UNDERLAY", "netdev")
+    assert {one["hook"] for one in answer["packet"]["stages"]} == {"to-netdev"}
+    assert node(frame=syn(), port="netdev")["packet"]["verdict"] == "TO_STACK"
+
+
+def test_a_super_packet():
+    """What it stands for fits the tunnel, though it does not; as one packet it is too big."""
+    path = Path(__file__).parents[1] / "csrc/path/worlds/icmp.yaml"
+    told = load_node_file(path)
+    world = compile_world(told)
+    frame = Ether(syn()) / bytes(8000)
+    frame[IP].flags = "DF"
+    del frame[IP].len, frame[IP].chksum, frame[TCP].chksum
+    frame = bytes(frame)
+    with Datapath.create(world.params) as dp:
+        apply(dp, diff(None, world))
+
+        def ask(**more: int) -> dict:
+            return trace(dp, told, world, TraceRequest(frame=frame, port="curl", **more), NOW_NS)
+
+        assert ask()["packet"]["drop"]["name"] == "FRAGMENTATION_NEEDED"
+        assert ask(gso_size=1361)["packet"]["drop"]["name"] == "FRAGMENTATION_NEEDED"
+        assert ask(gso_size=1360)["result"] == "forwarded"
+        partial = ask(gso_size=1360, csum_start=34, csum_offset=16)
+    assert partial["result"] == "forwarded"
+
+
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
         ({}, "give either"),
+        ({"flow": REMOTE, "hook": "to-netdev"}, "are for frames"),
+        ({"flow": REMOTE, "gso_size": 1400}, "are for frames"),
+        ({"frame": b"", "port": "netdev", "hook": "from-netdev"}, "'from-netdev' is no hook"),
+        ({"frame": b"", "port": "default/curl", "hook": "to-netdev"}, "'to-netdev' is no hook"),
+        ({"frame": b"", "port": "overlay", "gso_size": 1400}, "one whole packet"),
+        ({"frame": b"", "port": "netdev", "csum_start": 34}, "only work together"),
+        ({"frame": b"", "port": "netdev", "gso_size": 70000}, "70000 is not a length"),
         ({"flow": REMOTE, "frame": b"", "port": "x"}, "give either"),
         ({"frame": b""}, "go together"),
         ({"flow": REMOTE, "port": "default/curl"}, "go together"),

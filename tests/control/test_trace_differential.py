@@ -75,7 +75,7 @@ def test_trace_and_live_agree(node, telling):
             traced += 1
             done = packet_answer(world, packet, outcome)
             assert {key: said[key] for key in COMPARED} == done, packet
-            assert said["stages"] == stage_records(outcome.steps, packet.port, world.rules)
+            assert said["stages"] == stage_records(outcome.steps, packet, world.rules)
         verdicts[outcome.verdict.name] += 1
         drops[outcome.drop] += 1
     arena.close()

@@ -15,6 +15,7 @@ from fwd.datapath.packet import (
     PORT_NONE,
     PORT_OVERLAY,
     Outcome,
+    Packet,
     Step,
 )
 from fwd.model.enums import Drop, Stage, Verdict
@@ -101,10 +102,13 @@ def test_stages_stand_under_their_hooks():
     order = [Stage.FROM_NETDEV, Stage.DECAP, Stage.PARSE, Stage.PEER, Stage.L3, Stage.CT_INGRESS,
              Stage.POLICY_INGRESS]  # fmt: skip
     steps = [Step(int(stage), 0, 1, 6, 1, 4, 0, 2825, ip_address("10.0.0.1")) for stage in order]
-    records = stage_records(steps, PORT_OVERLAY, {1: RULE})
+    records = stage_records(steps, Packet(b"", PORT_OVERLAY), {1: RULE})
     assert [row["hook"] for row in records] == (
         ["from-netdev"] + 4 * ["from-overlay"] + 2 * ["to-container"]
     )
     assert "allow a egress to identity 25002" in records[-1]["walk"]
-    assert stage_records(steps[2:3], PORT_HOST, {})[0]["hook"] == "from-host"
-    assert stage_records([replace(steps[0], stage=250)], 1, {})[0]["row"] is None
+    assert stage_records(steps[2:3], Packet(b"", PORT_HOST), {})[0]["hook"] == "from-host"
+    leaves = Packet(b"", PORT_NETDEV, to_netdev=True)
+    assert stage_records(steps[2:3], leaves, {})[0]["hook"] == "to-netdev"
+    unknown = replace(steps[0], stage=250)
+    assert stage_records([unknown], Packet(b"", 1), {})[0]["row"] is None
