@@ -11,6 +11,8 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scapy.layers.inet import IP, UDP
+
 from fwd.datapath.packet import PORT_HOST, PORT_NETDEV, PORT_OVERLAY, Packet
 from tests.csrc.path import rows as path_rows
 
@@ -30,7 +32,7 @@ LEGACY, TO_NETDEV, NOBODY = 3, 6, 7
 TAIL, FOREIGN = 8, 128
 PARTS = 13
 """Header and tables of an arena."""
-VXLAN, ETH, IP, ICMP = 8, 14, 20, 8
+VXLAN, ETH, IP_HLEN, ICMP = 8, 14, 20, 8
 
 
 def write_seeds(directory: Path) -> dict[str, int]:
@@ -79,6 +81,8 @@ def _seeds(target: str, packets: list[list[Packet]]) -> Iterator[bytes]:
                 yield b"".join(_train(packet) for packet in one if packet.port == PORT_OVERLAY)
             case "icmp":
                 yield from (_said(_inner(packet)) for packet in one)
+    if target == "icmp":
+        yield from _outside_seeds()
     if target == "fragments":
         yield from _fragment_seeds()
     if target == "attach":
@@ -114,13 +118,29 @@ def _inner(packet: Packet) -> bytes:
 def _said(frame: bytes) -> bytes:
     """An error that quotes the frame's IP packet, and what an error in it quotes itself."""
     about = frame[ETH:][:64]
-    quoted = frame[ETH + IP + ICMP :][:64] if frame[23:24] == b"\x01" else b""
+    quoted = frame[ETH + IP_HLEN + ICMP :][:64] if frame[23:24] == b"\x01" else b""
     return b"".join(
         struct.pack("!BBH", way, 1, len(text)) + text
-        for way in range(4)
+        for way in range(8)
         for text in (about, quoted)
         if text
     )
+
+
+def _outside_seeds() -> Iterator[bytes]:
+    """Errors about the flows of a client outside that fuzz_icmp.c opens, by its ways 4 to 7."""
+    node, client, local = "192.168.56.105", "203.0.113.9", "10.244.0.109"
+    router, nginx = "10.244.0.150", "10.244.2.171"
+    for sport in range(43512, 43516):
+        service = 30080 if sport & 1 else 30081
+        for way, src, dst, ports in (
+            (4, node, client, (service, sport)),
+            (5, client, local, (sport, 8080)),
+            (6, router, nginx, (sport, 8080)),
+            (7, node, client, (sport, 53)),
+        ):
+            quoted = bytes(IP(src=src, dst=dst) / UDP(sport=ports[0], dport=ports[1]) / bytes(8))
+            yield struct.pack("!BBH", way, 4, len(quoted)) + quoted
 
 
 def _fragment_seeds() -> Iterator[bytes]:

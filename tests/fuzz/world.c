@@ -8,7 +8,7 @@
 
 enum { NODE = 0xc0a83869, NODE2 = 0xc0a8386a, LEGACY = 0xc0a8386b, CURL_IP = 0x0af4006c,
        LOCAL_IP = 0x0af4006d, ROUTER = 0x0af40096, NGINX = 0x0af402ab, VIP = 0x0a600000,
-       EXTERNAL = 0xc633640a };
+       EXTERNAL = 0xc633640a, CLIENT = 0x0af402b4, ROUTER2 = 0x0af40296 };
 enum { CAPACITY = 64, V6_NET = 0xfd };
 
 const uint8_t world_boot[16] = "fuzzing this one";
@@ -30,6 +30,14 @@ struct fwd_addr v4(uint32_t word)
 static struct fwd_addr v6(uint8_t net, uint16_t host)
 {
     struct fwd_addr addr = {.b = {V6_NET, 0, 0, net}};
+    put_be16(addr.b + 14, host);
+    return addr;
+}
+
+/* 2001:db8:<net>::<host> */
+static struct fwd_addr v6_outside(uint8_t net, uint16_t host)
+{
+    struct fwd_addr addr = {.b = {0x20, 0x01, 0x0d, 0xb8, 0, net}};
     put_be16(addr.b + 14, host);
     return addr;
 }
@@ -68,13 +76,13 @@ static void add_policy(uint16_t pod, uint8_t dir, uint32_t identity, uint8_t pro
 }
 
 /* add_service: @addr:@port of both protocols, under rev_nat ids @id and @id + 1. */
-static void add_service(uint32_t addr, uint16_t port, uint16_t id, uint16_t flags,
+static void add_service(struct fwd_addr addr, uint16_t port, uint16_t id, uint16_t flags,
                         const uint32_t *backends, uint32_t n)
 {
     struct fwd_error err = {0};
     const uint8_t protos[2] = {PROTO_TCP, PROTO_UDP};
     for (uint32_t i = 0; i < 2; i++) {
-        struct fwd_service_row row = {.frontend = v4(addr), .port = port, .proto = protos[i],
+        struct fwd_service_row row = {.frontend = addr, .port = port, .proto = protos[i],
                                       .flags = flags, .affinity_timeout_s = 10,
                                       .rev_nat_id = (uint16_t)(id + i)};
         uint32_t ids[4];
@@ -87,16 +95,19 @@ static void add_service(uint32_t addr, uint16_t port, uint16_t id, uint16_t flag
 static void add_services(void)
 {
     struct fwd_error err = {0};
-    const uint32_t at[3] = {NGINX, LOCAL_IP, CURL_IP};
-    for (uint32_t id = 2; id < 8; id++) {
-        struct fwd_backend_row row = {.addr = v4(at[id / 2 - 1]), .id = id, .port = 8080,
+    const struct fwd_addr at[6] = {v4(NGINX), v4(LOCAL_IP), v4(CURL_IP),
+                                   v6(2, 0x171), v6(0, 0x109), v6(0, 0x108)};
+    for (uint32_t id = 2; id < 14; id++) {
+        struct fwd_backend_row row = {.addr = at[id / 2 - 1], .id = id, .port = 8080,
                                       .proto = id & 1 ? PROTO_UDP : PROTO_TCP};
         must(fwd_backend_upsert(world, &row, &err) == 0);
     }
-    add_service(VIP | 10, 80, 20, 0, (uint32_t[]){1, 2}, 2);
-    add_service(VIP | 11, 80, 22, 0, (uint32_t[]){0}, 0);
-    add_service(VIP | 12, 80, 24, 0, (uint32_t[]){3}, 1);
-    add_service(VIP | 13, 80, 26, FWD_SVC_AFFINITY, (uint32_t[]){1, 2, 3}, 3);
+    add_service(v4(VIP | 10), 80, 20, 0, (uint32_t[]){1, 2}, 2);
+    add_service(v4(VIP | 11), 80, 22, 0, (uint32_t[]){0}, 0);
+    add_service(v4(VIP | 12), 80, 24, 0, (uint32_t[]){3}, 1);
+    add_service(v4(VIP | 13), 80, 26, FWD_SVC_AFFINITY, (uint32_t[]){1, 2, 3}, 3);
+    add_service(v6(0x96, 0x10), 80, 28, 0, (uint32_t[]){4, 5}, 2);
+    add_service(v6(0x96, 0x13), 80, 30, 0, (uint32_t[]){6}, 1);
 }
 
 /* add_outside: the frontends of rows/nodeport.yaml: near, far, hostPort, ranges; one with Maglev. */
@@ -104,10 +115,13 @@ static void add_outside(void)
 {
     struct fwd_error err = {0};
     const uint16_t open = FWD_SVC_NODE_PORT | FWD_SVC_ROUTABLE;
-    add_service(NODE, 30080, 40, open, (uint32_t[]){2}, 1);
-    add_service(NODE, 30081, 42, open, (uint32_t[]){1, 2}, 2);
-    add_service(NODE, 8444, 44, FWD_SVC_HOST_PORT | FWD_SVC_ROUTABLE, (uint32_t[]){1}, 1);
-    add_service(EXTERNAL, 80, 46, open | FWD_SVC_SOURCE_RANGE, (uint32_t[]){1, 2}, 2);
+    add_service(v4(NODE), 30080, 40, open, (uint32_t[]){2}, 1);
+    add_service(v4(NODE), 30081, 42, open, (uint32_t[]){1, 2}, 2);
+    add_service(v4(NODE), 8444, 44, FWD_SVC_HOST_PORT | FWD_SVC_ROUTABLE, (uint32_t[]){1}, 1);
+    add_service(v6_outside(0, 0x10), 80, 48, open, (uint32_t[]){5}, 1);
+    add_service(v6_outside(0, 0x11), 80, 50, open, (uint32_t[]){4}, 1);
+    add_service(v6_outside(0x56, 0x105), 30080, 52, open, (uint32_t[]){5}, 1);
+    add_service(v4(EXTERNAL), 80, 46, open | FWD_SVC_SOURCE_RANGE, (uint32_t[]){1, 2}, 2);
     struct fwd_source_range_row range = {.prefix = v4(0xcb007100), .rev_nat_id = 46, .family = 4,
                                          .prefix_len = 24};
     must(fwd_source_range_upsert(world, &range, &err) == 0);
@@ -125,11 +139,15 @@ static void add_peers_and_policy(void)
     must(fwd_peer_upsert(world, &node2, &err) == 0 && fwd_peer_upsert(world, &legacy, &err) == 0);
     add_ipcache(v4(NGINX), 4, 32, 25002, NODE2);
     add_ipcache(v6(2, 0x171), 6, 128, 25002, NODE2);
+    add_ipcache(v4(CLIENT), 4, 32, 25004, NODE2);
+    add_ipcache(v6(2, 0x180), 6, 128, 25004, NODE2);
+    add_ipcache(v4(ROUTER2), 4, 32, FWD_ID_REMOTE_NODE, NODE2);
     add_ipcache(v4(CURL_IP), 4, 32, 25001, 0);
     add_ipcache(v4(LOCAL_IP), 4, 32, 25003, 0);
     add_ipcache(v4(0x0af40700), 4, 24, 777, LEGACY);
     add_ipcache(v4(ROUTER), 4, 32, FWD_ID_HOST, 0);
     add_ipcache(v4(0), 4, 0, FWD_ID_WORLD, 0);
+    add_ipcache((struct fwd_addr){0}, 6, 0, FWD_ID_WORLD, 0);
     add_policy(CURL, FWD_DIR_EGRESS, 0, 0, 0, false, 1);
     add_policy(CURL, FWD_DIR_INGRESS, 0, 0, 0, false, 2);
     add_policy(CURL, FWD_DIR_EGRESS, 0, PROTO_TCP, 443, true, 3);
@@ -146,9 +164,10 @@ static void world_settings(void)
         .monitor_mask = 15, .punt_rate_pps = 10, .punt_burst = 20, .tunnel_port = 8472,
         .tunnel = 1, .verify_peer = 1, .verify_source = 1, .fragments = 1, .icmp_frag_needed = 1,
         .ttl_exceeded_reply = 1, .reject_no_backend = 1, .reject_deny = 1, .tunnel_mtu = 1450,
-        .masquerade = 1, .nodeport = 1, .node_ip = v4(NODE), .router_ip4 = v4(ROUTER), .router_ip6 = v6(0, 0x150),
+        .masquerade = 1, .nodeport = 1, .node_ip = v4(NODE), .node_ip6 = v6_outside(0x56, 0x105),
+        .router_ip4 = v4(ROUTER), .router_ip6 = v6(0, 0x150),
         .router_mac = {2, 0, 0, 0, 0, 3}, .host_mac = {2, 0, 0, 0, 0, 4},
-        .loopback = v4(0xa9fe2a01), .vlan_allowed = {1 << 7},
+        .loopback = v4(0xa9fe2a01), .loopback6 = v6(0x42, 1), .vlan_allowed = {1 << 7},
     };
     fwd_dp_settings_set(world, &settings);
 }
@@ -172,10 +191,11 @@ static void world_make(void)
     world_settings();
     add_pod(CURL, 25001, CURL_IP, 0x108, 1);
     add_pod(LOCAL, 25003, LOCAL_IP, 0x109, 2);
-    struct fwd_lxc_row own[3] = {{.addr = v4(NODE), .flags = FWD_LXC_HOST},
+    struct fwd_lxc_row own[4] = {{.addr = v4(NODE), .flags = FWD_LXC_HOST},
+                                 {.addr = v6_outside(0x56, 0x105), .flags = FWD_LXC_HOST},
                                  {.addr = v4(ROUTER), .flags = FWD_LXC_HOST | FWD_LXC_ROUTER},
                                  {.addr = v6(0, 0x150), .flags = FWD_LXC_HOST | FWD_LXC_ROUTER}};
-    for (uint32_t i = 0; i < 3; i++)
+    for (uint32_t i = 0; i < 4; i++)
         must(fwd_lxc_upsert(world, &own[i], &err) == 0);
     add_peers_and_policy();
     add_services();
