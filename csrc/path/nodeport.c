@@ -204,22 +204,23 @@ static bool nodeport_rev_nat(struct path *p)
     return true;
 }
 
-/* nodeport_back: to the client: through the tunnel when it lives behind one, else out of netdev. */
-static enum fwd_drop nodeport_back(struct path *p)
+/* nodeport_answer: to the client: through the tunnel when it lives behind one, else out of netdev. */
+static void nodeport_answer(struct path *p)
 {
+    enum fwd_drop drop;
     stage_ipcache_dst(p);
     if (p->from_tunnel)
         stage_mss(p);
     if (path_tunnelled(p)) {
         p->dir = FWD_DIR_EGRESS;
-        p->src_identity = p->out->src_identity = FWD_ID_WORLD;
+        p->src_identity = p->out->src_identity = FWD_ID_WORLD; /* as the service's (4.9/6) */
         p->nat_done = true;
-        return path_encap(p, p->dst);
-    }
-    enum fwd_drop drop = stage_l3(p, p->settings->router_mac, NULL);
-    if (!drop)
+        drop = path_encap(p, p->dst);
+    } else if (!(drop = stage_l3(p, p->settings->router_mac, NULL))) {
         nodeport_out(p);
-    return drop;
+    }
+    if (drop)
+        path_drop(p, drop);
 }
 
 bool path_nodeport_reply(struct path *p)
@@ -235,9 +236,7 @@ bool path_nodeport_reply(struct path *p)
     path_load_tuple(p);
     if (!(error ? path_error_leave(p) : nodeport_rev_nat(p)))
         return false; /* a pod's or the host's own flow: the usual way from here on */
-    enum fwd_drop drop = nodeport_back(p);
-    if (drop)
-        path_drop(p, drop);
+    nodeport_answer(p);
     return true;
 }
 
