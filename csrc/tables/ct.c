@@ -235,7 +235,8 @@ enum fwd_drop ct_create(struct ct *ct, const struct fwd_settings *settings,
     uint8_t flags = tuple->proto == PROTO_TCP ? TCP_SYN : 0;
     ct_refresh(&entry, settings, dir, tuple->proto, flags, packet->now_s);
     ct_count(&entry, dir, packet->len);
-    if (dir != CT_SERVICE && !(state->flags & FWD_CT_NODE_PORT)) {
+    bool to_backend = dir == CT_EGRESS && state->flags & FWD_CT_NODE_PORT; /* 4.9/5 */
+    if (dir != CT_SERVICE && !to_backend) {
         struct ct_tuple icmp = *tuple;
         icmp.sport = icmp.dport = 0;
         icmp.proto = addr_is_v4(&icmp.daddr) ? PROTO_ICMP : PROTO_ICMPV6;

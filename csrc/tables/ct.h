@@ -70,8 +70,9 @@ enum fwd_ct_status ct_lookup(struct ct *ct, const struct fwd_settings *settings,
                              struct ct_state *state, uint32_t *monitor);
 
 /* ct_create: main entry, and for EGRESS and INGRESS its ICMP companion (written first, [C]).
- * An existing key is overwritten. When the map is full an expired entry goes first, then one of a
- * flow that was never answered; never an established one.
+ * A NodePort flow to its backend has none (4.9/5). An existing key is overwritten. When the map is
+ * full an expired entry goes first, then one of a flow that was never answered; never an established
+ * one.
  * Return: 0 or CT_MAP_INSERTION_FAILED (155) when the main entry has no room; a companion that has
  * none is left out and counted. */
 enum fwd_drop ct_create(struct ct *ct, const struct fwd_settings *settings,

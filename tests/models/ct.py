@@ -240,7 +240,8 @@ class CtTwin:
         else:
             kept = replace(state, backend_id=0, flags=state.flags & COPIED_FLAGS)
         writes = [key]
-        if hook != "service" and not state.flags & NODE_PORT:
+        to_backend = hook == "egress" and state.flags & NODE_PORT
+        if hook != "service" and not to_backend:
             icmp = ICMP if key.daddr.startswith(bytes(10) + b"\xff\xff") else ICMPV6
             companion = key._replace(dport=0, sport=0, proto=icmp, flags=key.flags | RELATED_BIT)
             writes.insert(0, companion)
