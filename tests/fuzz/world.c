@@ -154,6 +154,7 @@ static void add_peers_and_policy(void)
     add_policy(LOCAL, FWD_DIR_EGRESS, 0, 0, 0, false, 4);
     add_policy(LOCAL, FWD_DIR_INGRESS, 25001, 0, 0, false, 5);
     add_policy(LOCAL, FWD_DIR_INGRESS, 0, PROTO_UDP, 8080, false, 6);
+    add_policy(LOCAL, FWD_DIR_INGRESS, 25004, 0, 0, false, 7);
 }
 
 static void world_settings(void)
