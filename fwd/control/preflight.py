@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from fwd.config.schema import EndpointSection, NodeFile
+    from fwd.model.rows import Address
 
 __all__ = ["at_line", "check_endpoints", "check_host", "check_start", "has_host", "pod_mtu"]
 
@@ -45,14 +46,7 @@ async def check_start(node: NodeFile) -> Device:
     """
     _check_capabilities()
     check_tun_device()
-    device = await device_of(node.node.ip)
-    if device is None:
-        raise at_line(
-            node,
-            node.node.line,
-            f"node.ip: {node.node.ip} is on no device of this host: correct it, or "
-            f"`ip addr add {node.node.ip} dev DEVICE`",
-        )
+    device = await _own_device(node, "ip", node.node.ip)
     pod_mtu(node, device)
     if node.tunnel.protocol == "vxlan":
         try:
@@ -62,6 +56,17 @@ async def check_start(node: NodeFile) -> Device:
     await check_endpoints(node, node.endpoints)
     if has_host(device):
         await check_host(node)
+    return device
+
+
+async def _own_device(node: NodeFile, key: str, address: Address) -> Device:
+    device = await device_of(address)
+    if device is None:
+        text = (
+            f"node.{key}: {address} is on no device of this host: correct it, or "
+            f"`ip addr add {address} dev DEVICE`"
+        )
+        raise at_line(node, node.node.line, text)
     return device
 
 
@@ -82,6 +87,8 @@ async def check_host(node: NodeFile) -> None:
     if node.features.masquerade and not node.node.router_ip:
         text = "features.masquerade: pods reach the host by node.router_ip, set it"
         raise at_line(node, node.node.line, text)
+    if node.node.ip6 is not None:
+        await _own_device(node, "ip6", node.node.ip6)
     try:
         if node.node.router_ip:
             await check_host_device()

@@ -148,6 +148,10 @@ def test_host_device_that_cannot_be_made_is_refused(monkeypatch):
     monkeypatch.setattr("fwd.netlink.masquerade.shutil.which", lambda _name: None)
     with pytest.raises(ConfigError, match=r"n\.yaml:1: nft is missing"):
         check(masquerading)
+    text = "node: {name: n, ip: 192.0.2.1, ip6: '2001:db8::7'}\n"
+    absent = r"n\.yaml:1: node\.ip6: 2001:db8::7 is on no device of this host"
+    with pytest.raises(ConfigError, match=absent):
+        check(parse_node_text(text, Path("n.yaml")))
     text = "node: {name: n, ip: 192.0.2.1}\nfeatures: {masquerade: true}\n"
     with pytest.raises(ConfigError, match=r"n\.yaml:1: features\.masquerade: .*router_ip"):
         check(parse_node_text(text, Path("n.yaml")))

@@ -58,8 +58,11 @@ def net() -> Iterator[Net]:
         net.wire(*nodes)
         lab.namespace("world")
         lab.wire([("node1", "203.0.113.1/24"), ("world", f"{WORLD}/24")], ifname="eth1")
-        for short, address in (("node1", NODE6["node1"]), ("world", WORLD6)):
-            lab.run(short, "ip", "addr", "add", f"{address}/64", "dev", "eth1", "nodad")
+        for short, address, device in (
+            ("node1", NODE6["node1"], "eth1"), ("node2", NODE6["node2"], "eth0"),
+            ("world", WORLD6, "eth1"),
+        ):  # fmt: skip
+            lab.run(short, "ip", "addr", "add", f"{address}/64", "dev", device, "nodad")
         for node in nodes:
             net.start(node)
         yield net
