@@ -23,7 +23,7 @@
 #endif
 
 enum {
-    FWD_ABI_VERSION = 6,
+    FWD_ABI_VERSION = 7,
     FWD_MAX_TRACE = 8,     /* observation points one packet can pass on one node */
     FWD_MAX_STEPS = 24,    /* stages one packet can pass on one node, with room */
     FWD_CAPTURE_LEN = 128, /* packet bytes an event keeps (Cilium's TRACE_PAYLOAD_LEN) */
