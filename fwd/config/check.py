@@ -86,7 +86,8 @@ def _own_addresses(node: NodeFile) -> Iterator[tuple[KeyPath, str, Address]]:
         yield ("node", "ip6"), "the node", node.node.ip6
     for address in node.node.router_ip:
         yield ("node", "router_ip"), "the router", address
-    yield ("node", "loopback_ip"), "the loopback", node.node.loopback_ip
+    for address in node.node.loopback_ip:
+        yield ("node", "loopback_ip"), "the loopback", address
     for index, peer in enumerate(node.peers):
         yield ("peers", index, "ip"), f"peer {peer.name}", peer.ip
         for address in peer.router_ip:

@@ -32,7 +32,7 @@ from fwd.config.values import LINE_KEY
 from fwd.model.address import derive_mac, parse_address, parse_mac, parse_network
 from fwd.model.identity import IDENTITY_MAX, WIRE_MAX
 from fwd.model.policy import Action, Direction, PortRange, Proto, Rule
-from fwd.model.rows import Address, Network
+from fwd.model.rows import Address, Network, Settings
 
 __all__ = [
     "LINE_KEY",
@@ -106,7 +106,7 @@ class NodeSection(Section):
     pod_cidr: NetworksField = ()
     router_ip: AddressesField = ()
     """The pods' gateway."""
-    loopback_ip: AddressesField = ()
+    loopback_ip: AddressesField = (Settings().loopback, Settings().loopback6)
     """Source a pod sees that reaches itself through a service; at most one a family."""
 
     @property

@@ -121,6 +121,8 @@ def test_curl6_reaches_a_neighbour_and_a_service(dual):
     assert len(sticky) == 1
     assert sticky < {"a1", "b0"}
     dual.lab.end(servers)
+
+
 def test_a_pod_reaches_itself_through_an_ipv6_service(dual, tmp_path):
     """Its server sees the loopback address, and a large answer comes back whole."""
     data = bytes(range(256)) * 8192
