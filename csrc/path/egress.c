@@ -123,7 +123,7 @@ static enum fwd_drop from_container_ip(struct path *p)
         (drop = stage_ipcache_dst(p)) || (drop = stage_policy(p, CT_EGRESS)) ||
         (drop = stage_ct_write(p, CT_EGRESS)))
         return drop;
-    return stage_forward(p);
+    return path_nodeport_return(p) ? FWD_DROP_NONE : stage_forward(p);
 }
 
 /* Row 0: lxc ingress. */

@@ -7,7 +7,7 @@
  *
  * Theory. The client's flow to the backend is one conntrack entry of the egress kind, marked
  * NODE_PORT, with the service's rev_nat_id. A local backend sees the client; its answer is translated
- * when it leaves netdev. For a remote one the node puts its own address in the client's place, the
+ * as soon as it leaves the pod. For a remote one the node puts its own address in the client's place, the
  * router's through the tunnel, so that answers come back here and take both steps in reverse. ICMP
  * errors take the same ways: the packet they quote tells the flow.
  */
@@ -87,7 +87,6 @@ static enum fwd_drop nodeport_track(struct path *p, const struct lb_service *ser
     enum fwd_drop drop = stage_ct_lookup(p, CT_EGRESS);
     if (drop)
         return drop;
-    p->ct_state.flags |= FWD_CT_NODE_PORT;
     p->src_identity = FWD_ID_WORLD;
     drop = stage_ct_write(p, CT_EGRESS);
     p->src_identity = client;
@@ -261,4 +260,13 @@ enum fwd_drop path_nat_fwd(struct path *p)
         return FWD_DROP_NONE;
     }
     return path_reserve(p, path_router(p));
+}
+
+bool path_nodeport_return(struct path *p)
+{
+    bool answer = p->ct_status == FWD_CT_REPLY || p->ct_status == FWD_CT_RELATED;
+    if (!answer || !(p->ct_state.flags & FWD_CT_NODE_PORT) || !path_nodeport_leave(p))
+        return false;
+    nodeport_answer(p);
+    return true;
 }

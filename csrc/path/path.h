@@ -175,6 +175,9 @@ bool path_nodeport_reply(struct path *p);
 bool path_nodeport_leave(struct path *p);
 /* path_nat_fwd: what the overlay's hook does with addresses (1.8, to-overlay). */
 enum fwd_drop path_nat_fwd(struct path *p);
+/* path_nodeport_return: that, when it leaves the pod (1.4/5), and out to the client. True: verdict
+ * given. */
+bool path_nodeport_return(struct path *p);
 /* path_maglev: the backend that a service's Maglev table gives this client, NULL = ask the dice. */
 const struct lb_backend *path_maglev(const struct path *p, const struct lb_service *service);
 

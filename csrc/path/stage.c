@@ -167,6 +167,8 @@ enum fwd_drop stage_ct_write(struct path *p, enum ct_dir dir)
         p->ct_state.flags |= FWD_CT_LB_LOOPBACK;
     if (p->from_tunnel)
         p->ct_state.flags |= FWD_CT_FROM_TUNNEL;
+    if (p->from_outside)
+        p->ct_state.flags |= FWD_CT_NODE_PORT; /* in both entries: its answer is told by it, too */
     enum fwd_drop drop = ct_create(&p->dp->ct, p->settings, &p->tuple, p->hash, dir, &p->ct_packet,
                                    &p->ct_state);
     path_step(p, (struct fwd_step){
