@@ -240,6 +240,19 @@ static void pump_to_tap(struct fwd_pump *pump, uint32_t index, uint32_t port,
         pump_drop(pump, FWD_DROP_ENDPOINT_WRITE_FAILED, FWD_DIR_INGRESS, pkt, &pump->outs[index]);
 }
 
+/* What comes from netdev or leaves by it has MACs of the wire. Behind the TAP is the host's stack,
+ * which routes what is sent to its own. */
+static void pump_to_host(struct fwd_pump *pump, uint32_t index, uint32_t port,
+                         enum fwd_drop no_device)
+{
+    struct fwd_pkt *pkt = &pump->pkts[index];
+
+    if ((port == FWD_PORT_NETDEV || pkt->port == FWD_PORT_NETDEV) &&
+        pkt->len >= sizeof(pump->router_mac))
+        memcpy(pkt_data(pkt), pump->router_mac, sizeof(pump->router_mac));
+    pump_to_tap(pump, index, port, no_device);
+}
+
 /* The wire has no partial checksums: finish the inner one, then queue it. A super-packet gets its
  * checksums when it is split. */
 static void pump_to_underlay(struct fwd_pump *pump, uint32_t index)
@@ -248,7 +261,7 @@ static void pump_to_underlay(struct fwd_pump *pump, uint32_t index)
     const struct fwd_out *out = &pump->outs[index];
 
     if (out->port != FWD_PORT_OVERLAY)
-        pump_to_tap(pump, index, out->port, FWD_DROP_UNDERLAY_SEND_FAILED);
+        pump_to_host(pump, index, out->port, FWD_DROP_UNDERLAY_SEND_FAILED);
     else if (!pkt->gso_size && (pkt->vnet_flags & FWD_VNET_NEEDS_CSUM) && !fwd_pkt_finish_csum(pkt))
         pump_drop(pump, FWD_DROP_INVALID_PACKET_DROPPED, FWD_DIR_EGRESS, pkt, out);
     else if (pump->udp_fd < 0)
@@ -286,7 +299,7 @@ static void pump_dispatch(struct fwd_pump *pump, uint32_t index)
         pump_to_underlay(pump, index);
         break;
     case FWD_TO_STACK:
-        pump_to_tap(pump, index, FWD_PORT_HOST, FWD_DROP_NO_HOST_DEVICE);
+        pump_to_host(pump, index, FWD_PORT_HOST, FWD_DROP_NO_HOST_DEVICE);
         break;
     case FWD_PUNT:
         pump_punt(pump, index);
@@ -363,6 +376,7 @@ uint32_t fwd_pump_run(struct fwd_pump *pump, uint64_t budget_ns, uint64_t linger
 
     fwd_dp_settings_get(pump->dp, &settings);
     pump->tunnel_port_be16 = htons(settings.tunnel_port);
+    memcpy(pump->router_mac, settings.router_mac, sizeof(pump->router_mac));
     pump->now_ns = pump_clock();
     uint64_t end_ns = pump->now_ns + budget_ns;
 

@@ -110,7 +110,8 @@ struct fwd_pump {
     int epoll_fd;
     int udp_fd;                 /* -1 = none */
     uint16_t udp_family;        /* AF_INET or AF_INET6 */
-    uint16_t tunnel_port_be16;  /* read from the settings once a run */
+    uint16_t tunnel_port_be16;  /* read from the settings once a run, as is router_mac */
+    uint8_t router_mac[6];      /* of cilium_host and cilium_net */
     uint64_t now_ns;            /* CLOCK_BOOTTIME, read once a batch */
     bool can_linger;            /* epoll_pwait2 exists (Linux 5.11) */
 

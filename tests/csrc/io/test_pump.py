@@ -10,7 +10,7 @@ from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Raw
 
-from fwd.datapath.binding import PORT_HOST, PORT_OVERLAY
+from fwd.datapath.binding import PORT_HOST, PORT_NETDEV, PORT_OVERLAY
 from fwd.datapath.errors import DatapathError
 from tests.csrc.io.rig import BUDGET_NS, POD, REMOTE, Rig, tcp
 
@@ -117,6 +117,18 @@ def test_packet_for_the_stack_needs_a_host_device():
         rig.run()
         [(_, frame)] = rig.received(PORT_HOST)
         assert (Ether(frame)[IP].dst, Ether(frame)[TCP].dport) == ("192.0.2.99", 81)
+
+
+def test_what_comes_by_netdev_gets_the_hosts_mac_on_its_way_to_the_stack():
+    """Whatever it came with: the stack takes it. What a pod sends has that MAC already."""
+    with Rig() as rig:
+        for port in (PORT_HOST, PORT_NETDEV):
+            rig.add_tap(port)
+        rig.send(PORT_NETDEV, tcp(11, "192.0.2.99"))
+        rig.run()
+        [(_, frame)] = rig.received(PORT_HOST)
+        assert bytes.fromhex(Ether(frame).dst.replace(":", "")) == rig.dp.settings.router_mac
+        assert frame[6:] == tcp(11, "192.0.2.99")[6:]
 
 
 def test_slow_path_frame_reaches_its_pod():
