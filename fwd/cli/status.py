@@ -89,6 +89,9 @@ def _pairs(answer: dict[str, Any], *, healthy: bool) -> Iterator[tuple[str, obje
     yield "Config", f"{answer['config']}, revision {answer['revision']}"
     yield "Endpoints", _endpoints_text(answer)
     yield "Peers", answer["peers"]
+    if outside := answer.get("outside"):
+        way = f"from {outside['uplink']} to {outside['device']}"
+        yield "Outside", f"{outside['frontends']} frontends, {way}"
     yield "Conntrack", _fill(tables, conntrack=True)
     yield "Tables", _fill(tables, conntrack=False)
     if answer["pump"]:

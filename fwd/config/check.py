@@ -58,8 +58,16 @@ def unsteered(node: NodeFile) -> list[str]:
     """Return what replay and trace do and a running daemon does not, with file and line."""
     if not node.features.nodeport:
         return []
-    what = "a running daemon is not given traffic from outside yet, only replay and trace act on it"
-    return [f"{node.path}:{node.features.line}: features.nodeport: {what}"]
+    rows = [one for one in node.services if "routable" in one.flags and one.scope == "external"]
+    six = {one.name for one in rows if one.frontend.version == 6}
+    own = {node.node.ip, *node.node.router_ip}
+    host = {one.name for one in rows for backend in one.backends if backend.ip in own}
+    what = (
+        (six, "a running daemon is given IPv4 from outside only, replay and trace act on it"),
+        (host, "the node's own answers do not pass a running daemon, so clients outside get none"),
+    )
+    where = f"{node.path}:{node.features.line}: features.nodeport"
+    return [f"{where}: {', '.join(sorted(names))}: {text}" for names, text in what if names]
 
 
 def _pod_prefixes(node: NodeFile) -> Iterator[tuple[KeyPath, str, Network]]:

@@ -35,6 +35,7 @@ def check_services(node: NodeFile) -> Iterator[Problem]:
     if len(set(families)) != len(families):
         yield ("node", "loopback_ip"), "a hairpin has one source a family, write one of each"
     yield from _frontends(node)
+    yield from _tunnel_port(node)
     states: dict[tuple[object, ...], tuple[str, str]] = {}
     for index, service in enumerate(node.services):
         yield from _service(index, service)
@@ -60,6 +61,17 @@ def _frontends(node: NodeFile) -> Iterator[Problem]:
             yield ("services", index, "frontend"), text
     if len({key[:3] for key in seen}) > FRONTENDS_MAX:
         yield ("services",), f"more than {FRONTENDS_MAX} frontends, reverse NAT ids are 16 bits"
+
+
+def _tunnel_port(node: NodeFile) -> Iterator[Problem]:
+    """The tunnel's own datagrams must not be taken for a service's."""
+    taken = (node.node.ip, node.tunnel.port, "udp")
+    if not node.features.nodeport or node.tunnel.protocol != "vxlan":
+        return
+    for index, one in enumerate(node.services):
+        if (one.frontend, one.port, one.proto) == taken and "routable" in one.flags:
+            text = f"{one.port}/udp of {one.frontend} is the tunnel's, take another port"
+            yield ("services", index, "port"), text
 
 
 def _service(index: int, service: ServiceSection) -> Iterator[Problem]:

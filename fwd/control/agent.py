@@ -19,6 +19,7 @@ from fwd.control.arena import Arena
 from fwd.control.compile import compile_world
 from fwd.control.endpoints import EndpointDevices
 from fwd.control.host import HostDevice
+from fwd.control.net import NetDevice
 from fwd.control.node_source import NodeSource
 from fwd.control.offload import Offloads
 from fwd.control.policy import DIRECTIONS, explain
@@ -26,7 +27,7 @@ from fwd.control.preflight import check_start, has_host, pod_mtu
 from fwd.control.reload import count_changes, refuse_fixed
 from fwd.control.sweep import ConntrackSweep, purge, purge_services
 from fwd.datapath import slowpath
-from fwd.datapath.packet import PORT_HOST
+from fwd.datapath.packet import PORT_HOST, PORT_NETDEV
 from fwd.datapath.pump import PumpLoop
 from fwd.netlink.tunnel import open_tunnel_socket
 from fwd.observe.log import get_logger
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from fwd.control.world import World
     from fwd.datapath.binding import Datapath, Event, Punt
     from fwd.model.rows import Address
+    from fwd.netlink.link import Device
 
 __all__ = ["Agent", "Serving"]
 
@@ -93,8 +95,11 @@ class Agent:
             self._log.warning(warning)
         device = await check_start(node)
         self._mtu = pod_mtu(node, device)
+        if node.features.nodeport and not has_host(device):
+            self._log.warning("features.nodeport: services are not reached from outside, node.ip "
+                              "is on a loopback device", file=str(node.path))  # fmt: skip
         async with AsyncExitStack() as stack:
-            await self._compose(node, stack, host=has_host(device))
+            await self._compose(node, stack, device)
             self._stack = stack.pop_all()
         self._log.info("started", node=node.node.name, ip=str(node.node.ip), device=device.name,
                        endpoints=len(node.endpoints), mtu=self._mtu)  # fmt: skip
@@ -156,6 +161,7 @@ class Agent:
                 "port": self.node.tunnel.port,
                 "mtu": self._mtu,
             },
+            "outside": self._net.status() if self._net else None,
             "offload": self._offloads.status(self._pump.pump),
             "sweep": {"runs": self._sweep.runs, "deleted": self._sweep.deleted},
         }
@@ -177,7 +183,7 @@ class Agent:
 
     # ---- composition ----
 
-    async def _compose(self, node: NodeFile, stack: AsyncExitStack, *, host: bool) -> None:
+    async def _compose(self, node: NodeFile, stack: AsyncExitStack, device: Device) -> None:
         """Make everything in the order of need; ``stack`` undoes it in the reverse order."""
         self._arena = Arena(compile_world(node))
         stack.callback(self._arena.close)
@@ -190,8 +196,10 @@ class Agent:
         stack.callback(self._pump.close)
         self._offloads = await Offloads.probe(node.node.ip)
         self._udp = udp
-        self._host = HostDevice(self._pump.pump, self._mtu) if host else None
-        self._devices = EndpointDevices(self._pump.pump, self._mtu, self._host)
+        pump, host = self._pump.pump, has_host(device)
+        self._host = HostDevice(pump, self._mtu) if host else None
+        self._net = NetDevice(pump, device) if host else None
+        self._devices = EndpointDevices(pump, self._mtu, self._host, self._net)
         stack.push_async_callback(self._devices.close)
         await self._switch(node, node, None)
         if udp is not None:
@@ -282,6 +290,9 @@ class Agent:
     def _device_gone(self, port: int) -> None:
         if port == PORT_HOST and self._host is not None:
             self._host.mark_gone()
+            return
+        if port == PORT_NETDEV and self._net is not None:
+            self._net.mark_gone()
             return
         device = self._devices.mark_gone(port)
         name = device.name if device else None

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from fwd.config.schema import EndpointSection, NodeFile
     from fwd.control.host import HostDevice
+    from fwd.control.net import NetDevice
     from fwd.datapath.binding import Pump
     from fwd.netlink.tap import Tap
 
@@ -88,12 +89,16 @@ class EndpointDevices:
         pump: TAPs are added to it and removed from it.
         mtu: of every pod, bytes.
         host: the node's own device, which changes along; None where it has none.
+        net: and the one for traffic from outside.
     """
 
-    def __init__(self, pump: Pump, mtu: int, host: HostDevice | None = None) -> None:
+    def __init__(
+        self, pump: Pump, mtu: int, host: HostDevice | None = None, net: NetDevice | None = None
+    ) -> None:
         self._pump = pump
         self._mtu = mtu
         self._host = host
+        self._net = net
         self._devices: dict[str, EndpointDevice] = {}
         self.lost = 0
         """Devices that vanished under the daemon, ever."""
@@ -115,6 +120,8 @@ class EndpointDevices:
                 await _plug(node, device)
             if self._host is not None:
                 await self._host.prepare(node)
+            if self._net is not None:
+                await self._net.prepare(node)
         except BaseException:
             await self.rollback(node, change)
             raise
@@ -129,11 +136,15 @@ class EndpointDevices:
             self._watch(device)
         if self._host is not None:
             self._host.commit()
+        if self._net is not None:
+            await self._net.commit()
 
     async def rollback(self, node: NodeFile, change: Change) -> None:
         """Undo ``prepare``: new devices vanish, replaced ones come back."""
         if self._host is not None:
             await self._host.rollback()
+        if self._net is not None:
+            await self._net.rollback()
         for device in change.fresh:
             await self._close(device)
         for old in change.replaced:
@@ -179,6 +190,8 @@ class EndpointDevices:
 
     async def close(self) -> None:
         """Remove every device."""
+        if self._net is not None:
+            await self._net.close()
         if self._host is not None:
             await self._host.close()
         for device in self._devices.values():

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from fwd.config.load import ConfigError
 from fwd.netlink.errors import LinkError
-from fwd.netlink.host import check_host_device
+from fwd.netlink.host import HOST_DEVICE, check_free
 from fwd.netlink.link import Device, check_pod_namespace, device_of
-from fwd.netlink.masquerade import check_nft
 from fwd.netlink.netns import open_namespace
+from fwd.netlink.nft import check_nft
+from fwd.netlink.outside import NET_DEVICE, check_reverse_path, check_uplink
 from fwd.netlink.tap import check_tun_device
 from fwd.netlink.tunnel import open_tunnel_socket
 
@@ -25,7 +26,15 @@ if TYPE_CHECKING:
     from fwd.config.schema import EndpointSection, NodeFile
     from fwd.model.rows import Address
 
-__all__ = ["at_line", "check_endpoints", "check_host", "check_start", "has_host", "pod_mtu"]
+__all__ = [
+    "at_line",
+    "check_endpoints",
+    "check_host",
+    "check_outside",
+    "check_start",
+    "has_host",
+    "pod_mtu",
+]
 
 _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
 """To make devices, and to enter the pods' namespaces."""
@@ -55,7 +64,7 @@ async def check_start(node: NodeFile) -> Device:
             raise at_line(node, node.tunnel.line or node.node.line, f"tunnel: {error}") from None
     await check_endpoints(node, node.endpoints)
     if has_host(device):
-        await check_host(node)
+        await check_host(node, device)
     return device
 
 
@@ -78,24 +87,54 @@ def has_host(device: Device) -> bool:
     return device.name != "lo"
 
 
-async def check_host(node: NodeFile) -> None:
-    """Prove that cilium_host can be made and pods can be masqueraded, if they shall be.
+async def check_host(node: NodeFile, uplink: Device) -> None:
+    """Prove that the host's devices can be made, and pods masqueraded or reached if they shall be.
+
+    Args:
+        node: what is asked for.
+        uplink: the device that traffic from outside comes by.
 
     Raises:
         ConfigError: not here, and why.
     """
-    if node.features.masquerade and not node.node.router_ip:
+    features = node.features
+    if features.masquerade and not node.node.router_ip:
         text = "features.masquerade: pods reach the host by node.router_ip, set it"
         raise at_line(node, node.node.line, text)
     if node.node.ip6 is not None:
         await _own_device(node, "ip6", node.node.ip6)
     try:
         if node.node.router_ip:
-            await check_host_device()
-        if node.features.masquerade:
+            await check_free(HOST_DEVICE)
+        if features.masquerade:
             check_nft()
     except LinkError as error:
         raise at_line(node, node.node.line, str(error)) from None
+    if features.nodeport:
+        await check_outside(node, uplink)
+
+
+async def check_outside(node: NodeFile, uplink: Device) -> None:
+    """Prove that services can be reached from outside.
+
+    Args:
+        node: asks for it.
+        uplink: the device that traffic from outside comes by.
+
+    Raises:
+        ConfigError: not here, and why.
+    """
+    line = node.features.line or node.node.line
+    if not any(router.version == 4 for router in node.node.router_ip):
+        text = "features.nodeport: clients outside hide behind an IPv4 node.router_ip, set it"
+        raise at_line(node, line, text)
+    try:
+        check_nft()
+        await check_free(NET_DEVICE)
+        check_uplink(uplink)
+        check_reverse_path()
+    except LinkError as error:
+        raise at_line(node, line, f"features.nodeport: {error}") from None
 
 
 async def check_endpoints(node: NodeFile, endpoints: Iterable[EndpointSection]) -> None:

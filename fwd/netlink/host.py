@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fwd.model.rows import Address, Network
     from fwd.netlink.shim import LoopIPRoute
 
-__all__ = ["HOST_DEVICE", "HostShape", "check_host_device", "shape_host"]
+__all__ = ["HOST_DEVICE", "HostShape", "check_free", "shape_host"]
 
 HOST_DEVICE = "cilium_host"
 _TX_QUEUE_LEN = 4096
@@ -60,23 +60,26 @@ class HostShape:
         )
 
 
-async def check_host_device() -> None:
-    """Prove that the name is free.
+async def check_free(device: str) -> None:
+    """Prove that a device's name is free.
+
+    Args:
+        device: its name.
 
     Raises:
         LinkError: a device has it; the text names its owner where there is one.
     """
     async with open_route() as ipr:
-        found = await ipr.link_lookup(ifname=HOST_DEVICE)
+        found = await ipr.link_lookup(ifname=device)
         if not found:
             return
-        (device,) = await ipr.link("get", index=found[0])
-    is_tap = device.get(("linkinfo", "kind")) == "tun"
-    if is_tap and (owner := await asyncio.to_thread(tap_owner, HOST_DEVICE)):
-        raise LinkError(f"device {HOST_DEVICE} is owned by {owner}: stop it first")
+        (link,) = await ipr.link("get", index=found[0])
+    is_tap = link.get(("linkinfo", "kind")) == "tun"
+    if is_tap and (owner := await asyncio.to_thread(tap_owner, device)):
+        raise LinkError(f"device {device} is owned by {owner}: stop it first")
     raise LinkError(
-        f"device {HOST_DEVICE} exists already: a Cilium agent's? Stop what uses it, or "
-        f"`ip link del {HOST_DEVICE}`"
+        f"device {device} exists already: a Cilium agent's? Stop what uses it, or "
+        f"`ip link del {device}`"
     )
 
 

@@ -6,21 +6,20 @@ trouble), and the sysctls that make the kernel route. All in the daemon's networ
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fwd.netlink.errors import LinkError
 from fwd.netlink.host import HOST_DEVICE
+from fwd.netlink.nft import load_rules
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from fwd.model.rows import Address, Network
 
-__all__ = ["TABLE", "Forwarding", "check_nft", "masquerade", "ruleset", "stop_masquerade"]
+__all__ = ["TABLE", "Forwarding", "masquerade", "ruleset", "stop_masquerade"]
 
 TABLE = "fwd_masquerade"
 _SWITCHES = {
@@ -30,16 +29,6 @@ _SWITCHES = {
 _IPV6 = Path("/proc/sys/net/ipv6")
 """There where the kernel has IPv6."""
 _TABLES = {4: "ip", 6: "ip6"}
-
-
-def check_nft() -> None:
-    """Prove that nftables' command is there.
-
-    Raises:
-        LinkError: it is not installed.
-    """
-    if shutil.which("nft") is None:
-        raise LinkError("nft is missing: `apt install nftables`")
 
 
 def ruleset(sources: Iterable[Network], exempt: Iterable[Network | Address]) -> str:
@@ -87,7 +76,7 @@ async def masquerade(sources: Iterable[Network], exempt: Iterable[Network | Addr
     Raises:
         LinkError: the kernel or nft refused; nothing was changed.
     """
-    await _nft(ruleset(sources, exempt), f"writing nftables table {TABLE}")
+    await load_rules(ruleset(sources, exempt), f"writing nftables table {TABLE}")
 
 
 async def stop_masquerade() -> None:
@@ -96,7 +85,7 @@ async def stop_masquerade() -> None:
     Raises:
         LinkError: the kernel or nft refused.
     """
-    await _nft(_clean(), f"removing nftables table {TABLE}")
+    await load_rules(_clean(), f"removing nftables table {TABLE}")
 
 
 class Forwarding:
@@ -151,19 +140,3 @@ class Forwarding:
         for path, value in self._before.pop(version, {}).items():
             with contextlib.suppress(FileNotFoundError):  # of a device that is gone
                 path.write_text(value)
-
-
-async def _nft(text: str, doing: str) -> None:
-    try:
-        process = await asyncio.create_subprocess_exec(
-            "nft", "-f", "-",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-    except OSError as error:
-        raise LinkError(f"{doing}: running nft: {error.strerror}") from None
-    _, errors = await process.communicate(text.encode())
-    if process.returncode != 0:
-        first = (errors.decode(errors="replace").splitlines() or ["no reason given"])[0]
-        raise LinkError(f"{doing}: nft says: {first}")

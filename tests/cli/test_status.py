@@ -37,6 +37,15 @@ Monitor:    0 listeners, 0 events lost
     assert (ran.code, ran.err) == (0, "")
 
 
+def test_status_tells_what_is_open_to_the_outside(lab: LabDaemon):
+    """One line, where there is anything."""
+    plain = lab.agent.status()
+    opened = {"device": "cilium_net", "uplink": "eth0", "frontends": 3}
+    lab.agent.status = lambda: plain | {"outside": opened}  # type: ignore[method-assign]
+    ran = fwd("status", socket=lab.socket)
+    assert "Outside:    3 frontends, from eth0 to cilium_net\n" in ran.out
+
+
 def test_status_json(lab: LabDaemon):
     """The API's object as it is."""
     answer = json.loads(fwd("status", "-o", "json", socket=lab.socket).out)

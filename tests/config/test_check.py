@@ -120,10 +120,18 @@ def test_neighbours_of_contradictions_are_taken(text):
 
 
 def test_what_only_replay_and_trace_do_is_said_to_who_runs_a_daemon() -> None:
-    """NodePort is decided offline; a running daemon has no netdev port."""
-    text = "node: {name: n, ip: 192.0.2.1}\nfeatures: {nodeport: true}\n"
-    (line,) = unsteered(parse_node_text(text, Path("w.yaml")))
-    assert line.startswith("w.yaml:2: features.nodeport: a running daemon is not given")
+    """IPv6 frontends are not steered, and the node's own answers do not come by."""
+    rows = (
+        "  - {name: six, frontend: 2001:db8::1, port: 80, flags: [external_ip, routable]}\n"
+        "  - {name: near, frontend: 192.0.2.1, port: 30080, flags: [node_port, routable], "
+        "backends: [{ip: 10.0.0.9, port: 80}]}\n"
+        "  - {name: own, frontend: 192.0.2.1, port: 30081, flags: [node_port, routable], "
+        "backends: [{ip: 192.0.2.1, port: 80}]}\n"
+    )
+    text = "node: {name: n, ip: 192.0.2.1}\nfeatures: {nodeport: true}\nservices:\n" + rows
+    six, own = unsteered(parse_node_text(text, Path("w.yaml")))
+    assert six.startswith("w.yaml:2: features.nodeport: six: a running daemon is given IPv4")
+    assert own.startswith("w.yaml:2: features.nodeport: own: the node's own answers")
     assert unsteered(parse_node_text(text.replace("true", "false"), Path("w.yaml"))) == []
 
 
@@ -134,3 +142,19 @@ def test_a_tunnel_to_no_peer_is_warned_of():
     assert told.startswith("w.yaml:2: ipcache[0].tunnel_endpoint: 192.0.2.9 is no peer, what com")
     for more in ({"tunnel": "{verify: {peer: false}}"}, {"peers": "[{name: p, ip: 192.0.2.9}]"}):
         assert parse_node_text(world(ipcache=row, **more), Path("w.yaml")).warnings == ()
+
+
+def test_the_tunnels_port_is_no_frontend() -> None:
+    """Only where it would be taken from the tunnel: udp, from outside, on the node's address."""
+    row = "{name: s, frontend: 192.0.2.1, port: 8472, proto: udp, flags: [node_port, routable]}"
+    text = f"node: {{name: n, ip: 192.0.2.1}}\nservices: [{row}]\nfeatures: {{nodeport: true}}\n"
+    with pytest.raises(ConfigError, match=r"w\.yaml:2: .*8472/udp of 192\.0\.2\.1 is the tunnel's"):
+        parse_node_text(text, Path("w.yaml"))
+    others = (
+        ("true", "false"),
+        ("udp", "tcp"),
+        ("8472", "8473"),
+        ("end: 192.0.2.1", "end: 192.0.2.9"),
+    )
+    for old, new in others:
+        parse_node_text(text.replace(old, new), Path("w.yaml"))

@@ -134,7 +134,7 @@ def test_host_device_that_cannot_be_made_is_refused(monkeypatch):
             )
             fd = open_namespace(name)
             try:
-                in_namespace(fd, lambda: asyncio.run(preflight.check_host(file)))
+                in_namespace(fd, lambda: asyncio.run(preflight.check_host(file, ETH)))
             finally:
                 os.close(fd)
 
@@ -145,7 +145,7 @@ def test_host_device_that_cannot_be_made_is_refused(monkeypatch):
     check(node())
     masquerading = node(tunnel="{port: 0}\nfeatures: {masquerade: true}")
     check(masquerading)
-    monkeypatch.setattr("fwd.netlink.masquerade.shutil.which", lambda _name: None)
+    monkeypatch.setattr("fwd.netlink.nft.shutil.which", lambda _name: None)
     with pytest.raises(ConfigError, match=r"n\.yaml:1: nft is missing"):
         check(masquerading)
     text = "node: {name: n, ip: 192.0.2.1, ip6: '2001:db8::7'}\n"
@@ -161,3 +161,38 @@ def test_only_a_node_on_loopback_has_no_host():
     """Several may share it."""
     assert not has_host(replace(ETH, name="lo"))
     assert has_host(ETH)
+
+
+@pytest.mark.netns
+def test_services_that_cannot_be_reached_from_outside_are_refused(monkeypatch):
+    """No router to hide behind, no Ethernet, a taken name, a strict filter, no nft."""
+    text = "{port: 0}\nfeatures: {nodeport: true}"
+    file = node(tunnel=text)
+
+    def check(name: str, file=file, uplink=ETH) -> None:
+        fd = open_namespace(name)
+        try:
+            in_namespace(fd, lambda: asyncio.run(preflight.check_host(file, uplink)))
+        finally:
+            os.close(fd)
+
+    with namespace() as name:
+        check(name)
+        routerless = file.node.model_copy(update={"router_ip": ()})
+        with pytest.raises(
+            ConfigError, match=r"n\.yaml:3: features\.nodeport: .*router_ip, set it"
+        ):
+            check(name, file.model_copy(update={"node": routerless}))
+        with pytest.raises(ConfigError, match=r"n\.yaml:3: features\.nodeport: wg0 is no Ethernet"):
+            check(name, uplink=replace(ETH, name="wg0", mac=b""))
+        subprocess.run(["ip", "netns", "exec", name, "sysctl", "-qw",
+                        "net.ipv4.conf.all.rp_filter=1"], check=True)  # fmt: skip
+        with pytest.raises(ConfigError, match=r"n\.yaml:3: .*rp_filter is 1"):
+            check(name)
+        subprocess.run(["ip", "-n", name, "link", "add", "cilium_net", "type", "veth",
+                        "peer", "name", "x"], check=True)  # fmt: skip
+        with pytest.raises(ConfigError, match=r"n\.yaml:3: .*device cilium_net exists already"):
+            check(name)
+        monkeypatch.setattr("fwd.netlink.nft.shutil.which", lambda _name: None)
+        with pytest.raises(ConfigError, match=r"n\.yaml:3: features\.nodeport: nft is missing"):
+            check(name)

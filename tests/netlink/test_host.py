@@ -10,7 +10,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from fwd.netlink.errors import LinkError
-from fwd.netlink.host import HOST_DEVICE, HostShape, check_host_device, shape_host
+from fwd.netlink.host import HOST_DEVICE, HostShape, check_free, shape_host
 from fwd.netlink.shim import in_namespace
 from fwd.netlink.tap import open_tap
 from tests.netlink.namespaces import in_netns, ip_json, namespace
@@ -111,9 +111,9 @@ def test_a_route_that_somebody_has_is_refused_by_name(host):
 def test_a_taken_name_is_refused_with_its_owner(host):
     """Ours is named by process; somebody's veth by what to do."""
     with pytest.raises(LinkError, match=rf"owned by .*\(pid {os.getpid()}\): stop it first"):
-        inside(host, lambda: asyncio.run(check_host_device()))
+        inside(host, lambda: asyncio.run(check_free(HOST_DEVICE)))
     with namespace() as other:
-        inside(other, lambda: asyncio.run(check_host_device()))
+        inside(other, lambda: asyncio.run(check_free(HOST_DEVICE)))
         in_netns(other, "ip", "link", "add", HOST_DEVICE, "type", "veth", "peer", "name", "x")
         with pytest.raises(LinkError, match="ip link del cilium_host"):
-            inside(other, lambda: asyncio.run(check_host_device()))
+            inside(other, lambda: asyncio.run(check_free(HOST_DEVICE)))

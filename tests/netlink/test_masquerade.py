@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from fwd.netlink.errors import LinkError
 from fwd.netlink.masquerade import (
     TABLE,
     Forwarding,
-    check_nft,
     masquerade,
     ruleset,
     stop_masquerade,
@@ -55,13 +53,6 @@ def test_a_kernel_without_ipv6_is_not_asked_for_it(monkeypatch, tmp_path):
     assert f"delete table ip6 {TABLE}" in ruleset([PODS], [])
     monkeypatch.setattr("fwd.netlink.masquerade._IPV6", tmp_path / "none")
     assert "ip6" not in ruleset([PODS], [])
-
-
-def test_missing_nft_is_said_with_what_to_do(monkeypatch):
-    """Nothing is tried without it."""
-    monkeypatch.setattr(shutil, "which", lambda _name: None)
-    with pytest.raises(LinkError, match="nft is missing: `apt install nftables`"):
-        check_nft()
 
 
 @pytest.mark.netns
