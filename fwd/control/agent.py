@@ -147,9 +147,11 @@ class Agent:
         """Become what ``source`` says, or raise and stay."""
         node = await asyncio.to_thread(source.node)
         refuse_fixed(self.node, node)
+        known = unsteered(self.node)
         report = await self._switch(node, self.node, self.world)
         self._source = source
         report["notes"] += node.warnings[len(source.base.warnings) :]
+        report["notes"] += [text for text in unsteered(node) if text not in known]
         return report
 
     def status(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import shutil
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING, Any
 
 from fwd.control.compile import router_mac
@@ -52,6 +52,8 @@ def plan_net(node: NodeFile, uplink: Device) -> NetPlan | None:
     if not node.features.nodeport or not isinstance(loopback, IPv4Address):
         return None
     rows = [one for one in node.services if "routable" in one.flags and one.scope == "external"]
+    tunnel = node.tunnel.protocol == "vxlan"
+    others = [prefix for peer in node.peers for prefix in peer.pod_cidr if tunnel]
     ours = {node.node.ip}.union(*(endpoint.ip for endpoint in node.endpoints))
     return NetPlan(
         shape=NetShape(router_mac(node), loopback, uplink.mtu),
@@ -69,6 +71,11 @@ def plan_net(node: NodeFile, uplink: Device) -> NetPlan | None:
                 for one in rows
                 for backend in one.backends
                 if isinstance(backend.ip, IPv4Address) and backend.ip not in ours
+            ),
+            inside=frozenset(
+                prefix
+                for prefix in (*node.node.pod_cidr, *others)
+                if isinstance(prefix, IPv4Network)
             ),
         ),
     )

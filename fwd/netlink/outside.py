@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -82,6 +82,8 @@ class Steering:
     """Frames to them, and ICMP errors about what came from them."""
     answers: frozenset[Target]
     """Backends on no node: frames from them to the node's ports where clients are hidden."""
+    inside: frozenset[IPv4Network] = frozenset()
+    """Sources nobody outside has, and who says so is not believed: they are left to the host."""
 
 
 def check_uplink(device: Device) -> None:
@@ -166,26 +168,33 @@ def steering_rules(steering: Steering) -> str:
     to = f'fwd to "{NET_DEVICE}"'
     target = "ip daddr . ip protocol . th dport @frontends"
     fragment = "ip saddr . ip daddr . ip protocol . ip id"
-    errors = "".join(
-        f"    @th,64,8 0x45 @th,136,8 {_PROTOS[proto]} @th,160,32 {int(address):#x} "
-        f"@th,224,16 {port} {to}\n"
+    quote = "    @th,64,8 0x45 @th,136,8"
+    errors = [
+        f"{quote} {_PROTOS[proto]} @th,160,32 {int(address):#x} @th,224,16 {port} {to}\n"
         for address, proto, port in sorted(steering.frontends)
-    )
+    ]
+    errors += [
+        f"{quote} {_PROTOS[proto]} @th,160,32 {int(steering.node_ip):#x} "
+        f"@th,192,32 {int(address):#x} @th,240,16 {port} {to}\n"
+        for address, proto, port in sorted(steering.answers)
+    ]
     return _without_tables() + (
         f"table netdev {TABLE} {{\n"
         f"{_set('frontends', steering.frontends)}"
         f"{_set('answers', steering.answers)}"
+        f"{_networks('inside', steering.inside)}"
         "  set fragments {\n"
         f"    typeof {fragment}\n"
         "    flags dynamic,timeout; timeout 15s; size 8192;\n"
         "  }\n"
         "  chain errors {\n"  # who quotes a packet of ours: its header is behind the ICMP one
-        f"{errors}"
+        f"{''.join(errors)}"
         "  }\n"
         "  chain ingress {\n"
         f'    type filter hook ingress device "{steering.uplink}" priority filter; '
         "policy accept;\n"
         "    ether type { 0x8100, 0x88a8 } accept\n"
+        "    ip saddr @inside accept\n"
         f"    ip frag-off & 0x1fff != 0 {fragment} @fragments {to}\n"
         f"    {target} ip frag-off & 0x2000 != 0 update @fragments {{ {fragment} }}\n"
         f"    {target} {to}\n"
@@ -208,6 +217,16 @@ def _set(name: str, targets: Iterable[Target]) -> str:
     return (
         f"  set {name} {{\n"
         "    type ipv4_addr . inet_proto . inet_service\n"
+        f"{elements and f'    elements = {{ {elements} }}'}\n"
+        "  }\n"
+    )
+
+
+def _networks(name: str, networks: Iterable[IPv4Network]) -> str:
+    elements = ", ".join(map(str, sorted(networks)))
+    return (
+        f"  set {name} {{\n"
+        "    type ipv4_addr; flags interval; auto-merge\n"
         f"{elements and f'    elements = {{ {elements} }}'}\n"
         "  }\n"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_network
 from pathlib import Path
 
 import pytest
@@ -43,6 +43,7 @@ def node(*services: str, nodeport: bool = True):
     rows = "".join(f"  - {row}\n" for row in services)
     text = (
         "node: {name: n, ip: 192.0.2.1, pod_cidr: 10.0.1.0/24, router_ip: 10.0.1.1}\n"
+        "peers: [{name: p, ip: 192.0.2.2, pod_cidr: [10.0.2.0/24, 'fd00:2::/64']}]\n"
         f"features: {{nodeport: {str(nodeport).lower()}}}\n"
         "endpoints: [{name: a, id: 10, identity: 300, ip: 10.0.1.9}]\n"
         f"services:\n{rows or '  []'}\n"
@@ -65,6 +66,13 @@ def test_plan_has_what_is_routable_from_outside_and_who_answers_from_elsewhere()
         (IPv4Address("10.0.2.9"), "tcp", 8080),
         (IPv4Address("203.0.113.5"), "tcp", 8080),
     }
+    assert plan.steering.inside == {ip_network("10.0.1.0/24"), ip_network("10.0.2.0/24")}
+    native = file.model_copy(
+        update={"tunnel": file.tunnel.model_copy(update={"protocol": "disabled"})}
+    )
+    other = plan_net(native, UPLINK)
+    assert other is not None
+    assert other.steering.inside == {ip_network("10.0.1.0/24")}
     assert (plan.shape.mac, plan.shape.mtu) == (router_mac(file), 1500)
     assert str(plan.shape.address) == "169.254.42.1"
     assert plan_net(node(NEAR % BACKENDS, nodeport=False), UPLINK) is None
@@ -156,7 +164,7 @@ def test_a_first_start_that_fails_leaves_nothing():
     async def main(_name):
         net = NetDevice(Ports(), Device("a-name-too-long-for-a-device", 9, 1500, bytes(6)))
         with pytest.raises(
-            ConfigError, match=r"n\.yaml:2: steering 1 frontends from a-name-too-long"
+            ConfigError, match=r"n\.yaml:3: steering 1 frontends from a-name-too-long"
         ):
             await net.prepare(node(NEAR % ""))
 
@@ -172,7 +180,7 @@ def test_a_name_that_is_taken_is_found_out_when_a_reload_wants_it():
         await net.prepare(node(nodeport=False))
         await net.commit()
         in_netns(name, "ip", "link", "add", NET_DEVICE, "type", "veth", "peer", "name", "x")
-        with pytest.raises(ConfigError, match=r"n\.yaml:2: .*device cilium_net exists already"):
+        with pytest.raises(ConfigError, match=r"n\.yaml:3: .*device cilium_net exists already"):
             await net.prepare(node(NEAR % ""))
         in_netns(name, "ip", "link", "del", NET_DEVICE)
 

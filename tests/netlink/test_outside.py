@@ -7,7 +7,7 @@ import os
 import select
 import subprocess
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,7 @@ STEERING = Steering(
     node_ip=NODE,
     frontends=frozenset({(NODE, "tcp", 30080), (EXTERNAL, "udp", 53)}),
     answers=frozenset({(BACKEND, "tcp", 80)}),
+    inside=frozenset({IPv4Network("10.244.0.0/16"), IPv4Network("10.244.2.0/24")}),
 )
 SHAPE = NetShape(bytes.fromhex("020000000042"), IPv4Address("169.254.42.1"), 1400)
 
@@ -135,6 +136,10 @@ STEERED = {
     "udp": IP(src=CLIENT, dst=str(EXTERNAL)) / UDP(dport=53) / Raw(b"x"),
     "answer": IP(src=str(BACKEND), dst=str(NODE)) / TCP(sport=80, dport=40000),
     "error": quoted(str(NODE), 30080),
+    "error on the way to a backend": IP(src="192.0.2.77", dst=str(NODE))
+    / ICMP(type=3, code=4)
+    / IP(src=str(NODE), dst=str(BACKEND))
+    / TCP(sport=40000, dport=80),
 }
 LEFT = {
     "another port": IP(src=CLIENT, dst=str(NODE)) / TCP(dport=30081),
@@ -142,6 +147,7 @@ LEFT = {
     "another address": IP(src=CLIENT, dst=str(EXTERNAL)) / TCP(dport=30080),
     "ping": IP(src=CLIENT, dst=str(NODE)) / ICMP(),
     "low port": IP(src=str(BACKEND), dst=str(NODE)) / TCP(sport=80, dport=1024),
+    "a pod's address": IP(src="10.244.2.7", dst=str(NODE)) / TCP(dport=30080),
     "error about the host": quoted(str(NODE), 22),
     "later fragment": IP(src=CLIENT, dst=str(NODE), frag=10, proto=17) / Raw(b"x" * 8),
 }

@@ -13,8 +13,10 @@ the pod, and a UDP echo on 5353. Tests share the lab and leave it as they found 
 from __future__ import annotations
 
 import json
+import random
 import signal
 import sys
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -48,6 +50,34 @@ sock.connect((sys.argv[1], int(sys.argv[2])))
 sock.send(b"x" * int(sys.argv[3]))
 seen, data = sock.recv(65536).split(b" ")
 print(seen.decode(), len(data))
+"""
+SINK = """
+import hashlib, socket
+server = socket.create_server(("", 8081))
+while True:
+    client, _ = server.accept()
+    digest = hashlib.sha256()
+    while data := client.recv(65536):
+        digest.update(data)
+    client.sendall(digest.hexdigest().encode())
+    client.close()
+"""
+PUT = """
+import socket, sys
+client = socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)
+client.settimeout(20)
+client.sendall(open(sys.argv[3], "rb").read())
+client.shutdown(socket.SHUT_WR)
+print(client.recv(100).decode())
+"""
+MTU = """
+import socket, sys, time
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.setsockopt(socket.IPPROTO_IP, 10, 2)  # IP_MTU_DISCOVER, IP_PMTUDISC_DO
+sock.connect((sys.argv[1], int(sys.argv[2])))
+sock.send(bytes(1472))
+time.sleep(0.5)
+print(sock.getsockopt(socket.IPPROTO_IP, 14))  # IP_MTU
 """
 MANIFEST = """
 apiVersion: v1
@@ -105,6 +135,8 @@ SERVICES = [
     service(30081, B0, 8080),
     service(30053, A0, 5353, proto="udp"),
     service(30054, B0, 5353, proto="udp"),
+    service(30082, A0, 8081),
+    service(30083, B0, 8081),
     service(30087, NODE2, 8099),
     external("198.51.100.10", B0),
     external("198.51.100.11", A0, "load_balancer", "source_range",
@@ -127,9 +159,19 @@ def files(directory: Path) -> list[dict[str, Any]]:
     return nodes
 
 
-def build(lab: Lab, directory: Path) -> Net:
+class ServedNet(Net):
+    """A net whose pods serve files."""
+
+    def __init__(self, lab: Lab) -> None:
+        """As its parent."""
+        super().__init__(lab)
+        self.served: dict[str, Path] = {}
+        """Namespace to the folder its web server shows."""
+
+
+def build(lab: Lab, directory: Path) -> ServedNet:
     """The drawing above, with servers and daemons running."""
-    net = Net(lab)
+    net = ServedNet(lab)
     nodes = [net.add_node(data) for data in files(directory)]
     lab.namespace("switch")
     lab.namespace("client")
@@ -145,18 +187,20 @@ def build(lab: Lab, directory: Path) -> Net:
     for node in nodes:
         net.start(node)
     for short, port in (("a0", 8080), ("b0", 8080), ("node2", 8099)):
-        (directory / short).mkdir()
-        (directory / short / "index.html").write_text(short)
+        folder = net.served[short] = directory / short
+        folder.mkdir()
+        (folder / "index.html").write_text(short)
         lab.spawn(short, sys.executable, "-u", "-m", "http.server", "--directory",
-                  str(directory / short), str(port), log=f"http-{short}.log")  # fmt: skip
+                  str(folder), str(port), log=f"http-{short}.log")  # fmt: skip
         lab.spawn(short, sys.executable, "-c", ECHO, log=f"echo-{short}.log")
+        lab.spawn(short, sys.executable, "-c", SINK, log=f"sink-{short}.log")
         ready = f":{port} "
         lab.wait_for(f"{short}'s server", lambda: ready in lab.run(short, "ss", "-ltn").stdout)  # noqa: B023 - at once
     return net
 
 
 @pytest.fixture(scope="module")
-def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
+def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedNet]:
     """One lab for all tests; in the end packets in = packets out + drops + punts on both nodes."""
     with Lab(PREFIX) as lab:
         net = build(lab, tmp_path_factory.mktemp("nodeport"))
@@ -220,6 +264,29 @@ def test_a_nodeport_leads_to_a_remote_pod_under_the_routers_address(net: Net) ->
 def test_udp_comes_back_whole(net: Net, port: int, seen: str, size: int) -> None:
     """Local and remote, in one frame and in fragments: later ones follow their first."""
     assert echo(net, NODE1, port, size) == f"{seen} {size}"
+
+
+def test_large_transfers_arrive_whole(net: ServedNet, tmp_path: Path) -> None:
+    """4 MB each way, to the local and the remote pod: what was merged is cut again."""
+    data = random.Random(1).randbytes(4 << 20)
+    (tmp_path / "data").write_bytes(data)
+    for port in (30082, 30083):
+        command = (sys.executable, "-c", PUT, NODE1, str(port), str(tmp_path / "data"))
+        assert net.lab.run("client", *command).stdout.strip() == sha256(data).hexdigest()
+    for short, port in (("a0", 30080), ("b0", 30081)):
+        net.served[short].joinpath("data").write_bytes(data)
+        got = tmp_path / short
+        net.lab.run("client", "curl", "-sSf", "-m", "30", "-o", str(got),
+                    f"http://{NODE1}:{port}/data")  # fmt: skip
+        assert got.read_bytes() == data
+
+
+def test_a_client_learns_the_tunnels_mtu(net: Net) -> None:
+    """The error about a datagram that may not be cut reaches it; to a local pod there is none."""
+    command = (sys.executable, "-c", MTU, NODE1)
+    assert net.lab.run("client", *command, "30053").stdout.strip() == "1500"
+    assert net.lab.run("client", *command, "30054").stdout.strip() == "1450"
+    net.lab.run("client", "ip", "route", "flush", "cache")
 
 
 def test_external_addresses_lead_to_pods(net: Net) -> None:
@@ -351,6 +418,25 @@ def test_reloads_open_and_close_frontends(net: Net, tmp_path: Path) -> None:
     assert fetch(net, f"{NODE1}:30080") == "a0"
     switch(net, tmp_path, SERVICES)
     assert fetch(net, f"{NODE1}:30081") == "b0"
+
+
+def test_applied_manifests_open_frontends(net: Net, tmp_path: Path) -> None:
+    """By command, as by reload; deleting them closes them. What is not served is a note."""
+    text = MANIFEST.replace("30085", "30089").replace("30086", "30090")
+    own = f"{{addresses: [{NODE1}], nodeName: node1}}"
+    text = text.replace("10.96.0.2", "10.96.0.3").replace("name: local", "name: new")
+    text = text.replace("name: elsewhere", "name: host").replace(
+        "service-name: local", "service-name: new"
+    )
+    text = text.replace("service-name: elsewhere", "service-name: host")
+    head, _, _ = text.rpartition("  - {")
+    (tmp_path / "new.yaml").write_text(f"{head}  - {own}\n")
+    node = net.nodes["node1"]
+    said = net.fwd(node, "apply", "-f", str(tmp_path / "new.yaml"))
+    assert "default/host: the node's own answers do not pass" in said
+    assert fetch(net, f"{NODE1}:30089") == "a0"
+    net.fwd(node, "delete", "-f", str(tmp_path / "new.yaml"))
+    assert closed(net, f"{NODE1}:30089")
 
 
 def test_a_refused_reload_leaves_everything_open(net: Net, tmp_path: Path) -> None:
