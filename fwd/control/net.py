@@ -48,15 +48,14 @@ class NetPlan:
 
 def plan_net(node: NodeFile, uplink: Device) -> NetPlan | None:
     """Return what ``node`` asks for on this uplink; None without ``features.nodeport``."""
-    loopback = node.node.loopback_ip
-    if not node.features.nodeport or not isinstance(loopback, IPv4Address):
+    if not node.features.nodeport:
         return None
     rows = [one for one in node.services if "routable" in one.flags and one.scope == "external"]
     tunnel = node.tunnel.protocol == "vxlan"
     others = [prefix for peer in node.peers for prefix in peer.pod_cidr if tunnel]
     ours = {node.node.ip}.union(*(endpoint.ip for endpoint in node.endpoints))
     return NetPlan(
-        shape=NetShape(router_mac(node), loopback, uplink.mtu),
+        shape=NetShape(router_mac(node), uplink.mtu),
         steering=Steering(
             uplink=uplink.name,
             node_ip=node.node.ip,

@@ -50,6 +50,9 @@ Target: TypeAlias = tuple[IPv4Address, str, int]
 
 _CONF = Path("/proc/sys/net/ipv4/conf")
 _TX_QUEUE_LEN = 4096
+_ADDRESS = "169.254.42.2"
+"""Set as /32 of scope host, for nobody to use: with ``rp_filter`` 2 the kernel lets pass what comes
+by a device only if the device has some address. The hairpin's own is beside it."""
 _SCOPE_HOST = 254
 _IFF_UP = 0x1
 _IFF_NOARP = 0x80
@@ -64,9 +67,6 @@ class NetShape:
     """What cilium_net is to look like."""
 
     mac: bytes
-    address: IPv4Address
-    """Set as /32 of scope host, for nobody to use: with ``rp_filter`` 2 the kernel lets pass what
-    comes by a device only if the device has some address."""
     mtu: int
     """The uplink's, bytes of an IP datagram."""
 
@@ -247,10 +247,9 @@ async def _shape(shape: NetShape) -> None:
             step = f"setting MAC {shape.mac.hex(':')} and MTU {shape.mtu}"
             await ipr.link("set", index=index, address=shape.mac.hex(":"), mtu=shape.mtu)
             await _bring_up(ipr, index)
-            step = f"setting address {shape.address}"
+            step = f"setting address {_ADDRESS}"
             await ipr.flush_addr(index=index)
-            await ipr.addr("add", index=index, address=str(shape.address), prefixlen=32,
-                           scope=_SCOPE_HOST)  # fmt: skip
+            await ipr.addr("add", index=index, address=_ADDRESS, prefixlen=32, scope=_SCOPE_HOST)
         allow_forwarding()
     except (NetlinkError, OSError, ValueError) as error:
         reason = os.strerror(error.code) if isinstance(error, NetlinkError) else str(error)
