@@ -132,10 +132,12 @@ def test_ct_closing_service_flow_may_move_after_30_s(ct: CtDriver) -> None:
 
 
 def test_ct_node_port_entry_has_no_companion(ct: CtDriver) -> None:
-    """A NodePort entry stands alone."""
+    """A NodePort entry stands alone; its backend's own, which says NODE_PORT, too, does not."""
     key = Key(A, N, 80, 43512, TCP, 0)
     assert ct.create(key, "egress", 60, 100, State(flags=32)) == 0
     assert ct.rows(tcp=False) == {}
+    assert ct.create(key._replace(flags=1), "ingress", 60, 100, State(flags=32)) == 0
+    assert len(ct.rows(tcp=False)) == 1
 
 
 def test_ct_lifetimes_follow_the_flags(ct: CtDriver) -> None:
