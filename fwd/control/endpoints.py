@@ -166,6 +166,8 @@ class EndpointDevices:
         taps = [one.tap for one in self._devices.values()]
         if self._host is not None:
             taps.append(self._host.tap)
+        if self._net is not None:
+            taps.append(self._net.tap)
         for tap in taps:
             if tap is not None:
                 tap.set_offload(offload)

@@ -100,6 +100,11 @@ class NetDevice:
         self._fresh = True
         """Nothing was done yet: a killed daemon may have left its tables."""
 
+    @property
+    def tap(self) -> Tap | None:
+        """The device's; None while there is none."""
+        return self._tap
+
     async def prepare(self, node: NodeFile) -> None:
         """Make what ``node`` asks for; no packet passes a new device yet.
 

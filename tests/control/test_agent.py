@@ -282,3 +282,27 @@ def test_boot_id_of_the_arena_is_the_kernels(tmp_path):
             assert agent.dp.params.hash_seed != 0
 
     uvloop.run(main())
+
+
+def test_a_node_on_loopback_says_that_nobody_outside_reaches_its_services(tmp_path):
+    """It has no device of the host's; a reload notes what it cannot serve anyway."""
+
+    async def main():
+        rows = (
+            "services:\n  - {name: own, frontend: 127.0.0.1, port: 30080, "
+            "flags: [node_port, routable], backends: [{ip: 127.0.0.1, port: 80}]}\n"
+        )
+        extra = "features: {nodeport: true}\n"
+        text = NodeText(tmp_path / "1.yaml", free_port(), extra=extra)
+        with structlog.testing.capture_logs() as logs:
+            async with agents(text) as (agent,):
+                assert agent.status()["outside"] is None
+                text.extra = extra + rows
+                text.write()
+                (note,) = (await agent.reload())["notes"]
+                assert "features.nodeport: own: the node's own answers" in note
+                assert (await agent.reload())["notes"] == []
+        warnings = [log["event"] for log in logs if log["log_level"] == "warning"]
+        assert [text for text in warnings if "node.ip is on a loopback device" in text]
+
+    uvloop.run(main())

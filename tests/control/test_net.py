@@ -194,7 +194,7 @@ def test_what_a_killed_daemon_left_is_replaced_or_removed(nodeport):
     async def main(name):
         killed = NetDevice(Ports(), UPLINK)
         await killed.prepare(node(NEAR % ""))
-        killed._tap.close()  # as the kernel does
+        killed.tap.close()  # as the kernel does
         net = NetDevice(Ports(), UPLINK)
         await net.prepare(node(MORE, nodeport=nodeport))
         await net.commit()
