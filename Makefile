@@ -3,11 +3,13 @@
 #   make demo    the seed's walk on real traffic: curl in a pod on node1, nginx on node2
 #   make test    the whole suite, then the same suite on an ASan+UBSan build
 #   make asan    only the second half        make lint   only the static checks
-#   make bench   the C core, policies        make clean  what the targets above made
+#   make bench   side by side with the kernel's VXLAN, Open vSwitch and fastd: docs/benchmarks.md;
+#                QUICK=1 for under three minutes, ARGS=--help for what can be chosen
+#   make clean   what the targets above made
 #   make fuzz    libFuzzer on the C core, FUZZ_SECONDS=60 for each of its targets
 #
-# demo and test need root (namespaces, TAP devices); the others run as anyone once the OS
-# packages are there. PYTHON=... picks the interpreter of a new .venv.
+# demo and test need root (namespaces, TAP devices); the others run as anyone once the OS packages
+# are there, bench then without its networks. PYTHON=... picks the interpreter of a new .venv.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -30,6 +32,12 @@ ifneq ($(filter fuzz test,$(MAKECMDGOALS)),)
 PACKAGES += clang libclang-rt-dev
 endif
 FUZZ_SECONDS ?= 60
+
+# What the benchmarks measure with, and against. fastd and openvswitch-switch are never started as
+# services: each bed runs its own.
+ifneq ($(filter bench,$(MAKECMDGOALS)),)
+PACKAGES += sockperf wrk openvswitch-switch fastd
+endif
 
 rooted := $(filter demo test,$(MAKECMDGOALS))
 ifneq ($(rooted),)
@@ -64,9 +72,8 @@ asan: setup .build/asan/stamp
 lint: setup
 	@$(BIN)/python -m pytest tests/test_house.py -q
 
-bench: setup
-	@$(BIN)/python benchmarks/core.py $(ARGS)
-	@$(BIN)/python benchmarks/policy.py
+bench: setup .venv/installed-bench
+	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
 
 fuzz: setup
 	@$(BIN)/python tests/fuzz/campaign.py --seconds $(FUZZ_SECONDS) $(ARGS)
@@ -81,8 +88,8 @@ clean:
 setup: packages .build/extension
 
 # Missing packages only, so that a host without network access still works once they are there.
-# Nothing may start a service: policy-rc.d says so while apt runs, and a web server that this
-# installed is not left enabled.
+# Nothing may start a service: policy-rc.d says so while apt runs, and what this installed is not
+# left enabled.
 packages:
 	@missing=; \
 	for name in $(PACKAGES); do \
@@ -102,9 +109,11 @@ packages:
 	apt-get -o Acquire::Retries=5 -qq update; \
 	apt-get -o Acquire::Retries=5 -o Dpkg::Options::=--force-confold -qq -y \
 	    --no-install-recommends install $$missing </dev/null; \
-	if [[ "$$missing" == *nginx* ]] && command -v systemctl >/dev/null; then \
-	    systemctl disable nginx >/dev/null 2>&1 || true; \
-	fi
+	for unit in nginx openvswitch-switch fastd; do \
+	    if [[ "$$missing" == *$$unit* ]] && command -v systemctl >/dev/null; then \
+	        systemctl disable $$unit >/dev/null 2>&1 || true; \
+	    fi; \
+	done
 
 # An interpreter that can make a venv and compile against its own headers.
 .venv/bin/python: | packages
@@ -124,6 +133,9 @@ packages:
 	    [ $$try != 3 ] || exit 1; sleep 5; \
 	done; \
 	touch $@
+
+.venv/installed-bench: .venv/installed
+	@$(BIN)/python -m pip install -qq -e '.[bench]'; touch $@
 
 # pip builds the extension too; here it is rebuilt when csrc changed after that.
 .build/extension: $(CSRC) .venv/installed

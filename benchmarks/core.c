@@ -7,15 +7,9 @@
  *
  * usage: core FLOWS ROUNDS; prints one JSON object a line.
  */
-#include "abi.h"
+#include "bench.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
-#include <unistd.h>
-
-enum { PODS = 250, FRAME_LEN = 66, BUF_SIZE = 512, ETH = 14, ROUNDS_MAX = 64, NEW_S = 100,
+enum { PODS = 250, FRAME_LEN = 66, BUF_SIZE = 512, ETH = 14, NEW_S = 100,
        ESTABLISHED_S = 101, LXC_ID = 1 };
 enum { SYN = 2, ACK = 16 };
 
@@ -28,43 +22,6 @@ struct bench {
     uint8_t buf[FWD_BATCH][BUF_SIZE];
     uint64_t random;
 };
-
-static void die(const char *what, const char *why)
-{
-    fprintf(stderr, "core: %s: %s\n", what, why);
-    exit(1);
-}
-
-static uint64_t clock_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
-static uint64_t rss_size(void)
-{
-    unsigned long total = 0, resident = 0;
-    FILE *file = fopen("/proc/self/statm", "r");
-    if (!file || fscanf(file, "%lu %lu", &total, &resident) != 2)
-        die("reading /proc/self/statm", "is /proc mounted?");
-    fclose(file);
-    return resident * (uint64_t)sysconf(_SC_PAGESIZE);
-}
-
-/* next_random: xorshift64*; the order of flows must not help the caches. */
-static uint64_t next_random(struct bench *bench)
-{
-    bench->random ^= bench->random >> 12;
-    bench->random ^= bench->random << 25;
-    bench->random ^= bench->random >> 27;
-    return bench->random * 0x2545f4914f6cdd1dULL;
-}
-
-static struct fwd_addr v4(uint8_t a, uint8_t b, uint8_t c, uint8_t d)
-{
-    return (struct fwd_addr){{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d}};
-}
 
 /* ---- world ---- */
 
@@ -80,19 +37,19 @@ static void fill_world(struct fwd_dp *dp)
     struct fwd_endpoint_row endpoint = {.lxc_id = LXC_ID, .identity = 48172, .ifindex = 7};
     memcpy(endpoint.mac, pod_mac, sizeof(pod_mac));
     memcpy(endpoint.node_mac, node_mac, sizeof(node_mac));
-    struct fwd_lxc_row lxc = {.addr = v4(10, 244, 0, 108), .lxc_id = LXC_ID};
+    struct fwd_lxc_row lxc = {.addr = bench_v4(0x0af4006cu), .lxc_id = LXC_ID};
     struct fwd_policy_row allow = {.lxc_id = LXC_ID, .dir = FWD_DIR_EGRESS, .rule_id = 1};
-    struct fwd_peer_row peer = {.ip = v4(192, 168, 56, 106)};
+    struct fwd_peer_row peer = {.ip = bench_v4(0xc0a8386au)};
     if (fwd_endpoint_upsert(dp, &endpoint, &err) || fwd_lxc_upsert(dp, &lxc, &err) ||
         fwd_policy_upsert(dp, &allow, &err) || fwd_peer_upsert(dp, &peer, &err))
-        die("filling the tables", err.message);
+        bench_die("filling the tables", err.message);
     for (int pod = 0; pod < PODS; pod++) {
         struct fwd_ipcache_row row = {
-            .prefix = v4(10, 244, 2, (uint8_t)(pod + 1)), .tunnel_endpoint = peer.ip,
+            .prefix = bench_v4(0x0af40201u + (uint32_t)pod), .tunnel_endpoint = peer.ip,
             .identity = 27914, .family = 4, .prefix_len = 32, .flags = FWD_IPCACHE_HAS_TUNNEL,
         };
         if (fwd_ipcache_upsert(dp, &row, &err))
-            die("filling the ipcache", err.message);
+            bench_die("filling the ipcache", err.message);
     }
 }
 
@@ -124,16 +81,16 @@ static void put_frame(struct bench *bench, uint32_t i, uint32_t flow, uint8_t tc
 /* run_batch: @n prepared packets. Return: nanoseconds inside the library. */
 static uint64_t run_batch(struct bench *bench, uint32_t n, uint32_t now_s, uint8_t ct)
 {
-    uint64_t start = clock_ns();
+    uint64_t start = bench_ns();
     uint32_t done = fwd_dp_run(bench->dp, now_s * (uint64_t)1000000000u, bench->in, n, bench->out,
                                FWD_BATCH);
-    uint64_t spent = clock_ns() - start;
+    uint64_t spent = bench_ns() - start;
     for (uint32_t i = 0; i < n; i++) {
         const struct fwd_out *out = &bench->out[i];
         if (done == n && out->verdict == FWD_TX_UNDERLAY && out->ct == ct)
             continue;
         fprintf(stderr, "core: verdict %u, drop %u, ct %u\n", out->verdict, out->drop, out->ct);
-        die("running packets", "a packet did not take the path that is measured");
+        bench_die("running packets", "a packet did not take the path that is measured");
     }
     return spent;
 }
@@ -159,7 +116,7 @@ static double run_random(struct bench *bench, uint32_t flows, uint32_t packets)
     uint64_t spent = 0;
     for (uint32_t done = 0; done < packets; done += FWD_BATCH) {
         for (uint32_t i = 0; i < FWD_BATCH; i++)
-            put_frame(bench, i, (uint32_t)(next_random(bench) % flows), ACK);
+            put_frame(bench, i, (uint32_t)(bench_random(&bench->random) % flows), ACK);
         spent += run_batch(bench, FWD_BATCH, ESTABLISHED_S, FWD_CT_ESTABLISHED);
     }
     return (double)spent / packets;
@@ -167,31 +124,8 @@ static double run_random(struct bench *bench, uint32_t flows, uint32_t packets)
 
 /* ---- report ---- */
 
-static int compare(const void *a, const void *b)
+static void open_dp(struct bench *bench, uint32_t flows)
 {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static void report_rounds(struct bench *bench, uint32_t flows, int rounds)
-{
-    enum { PACKETS = 1 << 18 };
-    double ns[ROUNDS_MAX];
-    for (int round = 0; round < rounds; round++)
-        ns[round] = run_random(bench, flows, PACKETS);
-    qsort(ns, (size_t)rounds, sizeof(ns[0]), compare);
-    printf("{\"what\": \"established\", \"flows\": %u, \"n\": %d, \"min\": %.1f, \"median\": %.1f, "
-           "\"max\": %.1f, \"unit\": \"ns/packet\"}\n", flows, rounds, ns[0], ns[rounds / 2],
-           ns[rounds - 1]);
-}
-
-int main(int argc, char **argv)
-{
-    static struct bench bench = {.random = 88172645463325252ULL};
-    uint32_t flows = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 0;
-    int rounds = argc > 2 ? atoi(argv[2]) : 0;
-    if (flows < 1000 || flows > PODS * 60000u || rounds < 1 || rounds > ROUNDS_MAX)
-        die("usage", "core FLOWS ROUNDS, 1000 to 15000000 and 1 to 64");
     struct fwd_params params = {
         .ct_tcp = flows, .ct_any = 4096, .ipcache = 4096, .endpoints = 64, .lxc = 64, .policy = 64,
         .peers = 64, .fragments = 64, .events = 64, .services = 64,
@@ -199,23 +133,41 @@ int main(int argc, char **argv)
         .hash_seed = 0x5eed,
     };
     struct fwd_error err = {0};
-    uint64_t before = rss_size();
-    bench.dp = fwd_dp_create(&params, -1, &err);
-    if (!bench.dp)
-        die("creating the arena", err.message);
-    fill_world(bench.dp);
-    double create_ns = run_all(&bench, flows, SYN, NEW_S, FWD_CT_NEW);
+    bench->dp = fwd_dp_create(&params, -1, &err);
+    if (!bench->dp)
+        bench_die("creating the arena", err.message);
+    fill_world(bench->dp);
+}
+
+int main(int argc, char **argv)
+{
+    enum { PACKETS = 1 << 18, NEW_ROUNDS = 5 };
+    static struct bench bench = {.random = BENCH_SEED};
+    double new_ns[NEW_ROUNDS], ns[BENCH_ROUNDS_MAX];
+    uint32_t flows = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 0;
+    int rounds = argc > 2 ? atoi(argv[2]) : 0;
+    if (flows < 1000 || flows > PODS * 60000u || rounds < 1 || rounds > BENCH_ROUNDS_MAX)
+        bench_die("usage", "core FLOWS ROUNDS, 1000 to 15000000 and 1 to 64");
+    int fills = rounds < NEW_ROUNDS ? rounds : NEW_ROUNDS;
+    uint64_t before = 0;
+    for (int fill = 0; fill < fills; fill++) {
+        if (bench.dp)
+            fwd_dp_close(bench.dp);
+        before = bench_rss();
+        open_dp(&bench, flows);
+        new_ns[fill] = run_all(&bench, flows, SYN, NEW_S, FWD_CT_NEW);
+    }
     run_all(&bench, flows, ACK, ESTABLISHED_S, FWD_CT_ESTABLISHED);
-    uint64_t after = rss_size();
+    uint64_t after = bench_rss();
     struct fwd_table_stats stats;
     fwd_table_stats(bench.dp, FWD_TABLE_CT_TCP, &stats);
-    printf("{\"what\": \"new\", \"flows\": %u, \"median\": %.1f, \"unit\": \"ns/packet\"}\n", flows,
-           create_ns);
-    printf("{\"what\": \"memory\", \"flows\": %u, \"table\": %.1f, \"resident\": %.1f, "
-           "\"unit\": \"bytes/flow\"}\n", stats.count, (double)stats.size / stats.cap,
-           (double)(after - before) / stats.count);
-    report_rounds(&bench, 1000, rounds);
-    report_rounds(&bench, flows, rounds);
+    for (int round = 0; round < rounds; round++)
+        ns[round] = run_random(&bench, flows, PACKETS);
+    double table = (double)stats.size / stats.cap, resident = (double)(after - before) / stats.count;
+    bench_report("new", "flows", flows, new_ns, fills, "ns/packet");
+    bench_report("table", "flows", flows, &table, 1, "bytes/flow");
+    bench_report("resident", "flows", flows, &resident, 1, "bytes/flow");
+    bench_report("established", "flows", flows, ns, rounds, "ns/packet");
     fwd_dp_close(bench.dp);
     return 0;
 }

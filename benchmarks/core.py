@@ -1,6 +1,7 @@
-"""What one packet costs in the C library alone: build benchmarks/core.c, run it, print the figures.
+"""What the C library costs alone: build core.c and tables.c, run them, print the figures.
 
-    python benchmarks/core.py [--flows 1000000] [--rounds 7] [--out results.jsonl]
+    python -m benchmarks.core [--flows 1000000 ...] [--prefixes 1000000 ...] [--rounds 7]
+                              [--out results.jsonl]
 
 One JSON line a figure goes to --out, with commit, machine and command, so that a number can be
 quoted with its line. There is no pass or fail on time: the goal is printed beside the figure.
@@ -11,86 +12,163 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.lines import context, remark, save
+from benchmarks.stats import rounded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["build", "goal_of", "measure", "policy"]
 
 ROOT = Path(__file__).resolve().parent.parent
 FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O3", "-fno-plt", "-fvisibility=hidden")
-GOAL_NS = 400.0
-"""Nanoseconds an established packet may take with a million flows."""
+FLOWS = (1_000, 100_000, 1_000_000)
+PREFIXES = (10_000, 100_000, 1_000_000)
+TITLES = {
+    "established": "established packet through from-container, batched",
+    "new": "first packet of a flow",
+    "new-rate": "new flows",
+    "table": "conntrack bytes a flow, table full, index included",
+    "resident": "resident bytes a flow",
+    "ct-lookup-single": "conntrack lookup, one by one",
+    "ct-lookup-batched": "conntrack lookup, in batches of 32",
+    "ipcache-load": "ipcache: writing all prefixes",
+    "ipcache-memory": "ipcache: resident memory",
+    "ipcache-lookup": "ipcache: longest-prefix lookup",
+}
+GOALS: dict[tuple[str, int], tuple[str, float, float]] = {
+    ("established", 1_000_000): ("<=", 150, 60),
+    ("new-rate", 1_000_000): (">=", 2, 8),
+    ("table", 1_000_000): ("<=", 160, 96),
+    ("ipcache-load", 1_000_000): ("<=", 3, 0.5),
+    ("ipcache-memory", 1_000_000): ("<=", 96, 24),
+    ("ipcache-lookup", 1_000_000): ("<=", 30, 10),
+}
+"""(figure, count) to which side is good, what must be, what is aimed at; units of the figure."""
 
 
-def build(directory: Path) -> Path:
-    """Compile library and benchmark as the release is compiled; return the program."""
-    program = directory / "core"
-    sources = [str(ROOT / "csrc/unity.c"), str(ROOT / "benchmarks/core.c")]
+def build(directory: Path, name: str, library: bool = True) -> Path:
+    """Compile benchmarks/NAME.c, with the library as the release has it; return the program."""
+    program = directory / name
+    sources = [str(ROOT / "csrc/unity.c")] if library else []
+    include = [f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'benchmarks'}"]
     compiler = os.environ.get("CC", "cc")
-    command = [compiler, *FLAGS, f"-I{ROOT / 'csrc'}", "-o", str(program), *sources]
-    subprocess.run(command, check=True)
+    command = [compiler, *FLAGS, *include, "-o", str(program), *sources]
+    subprocess.run([*command, str(ROOT / f"benchmarks/{name}.c")], check=True)
     return program
 
 
-def machine() -> dict[str, Any]:
-    """Return what a figure must be quoted with."""
-    commit = subprocess.run(
-        ["git", "-C", ROOT, "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
-    models = [
-        line.split(":", 1)[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
+def goal_of(what: str, count: int) -> dict[str, Any] | None:
+    """What a figure is to be, None where nothing is asked."""
+    goal = GOALS.get((what, count))
+    return None if goal is None else dict(zip(("side", "must", "aim"), goal, strict=True))
+
+
+def measure(
+    flows: Sequence[int], prefixes: Sequence[int], rounds: int, tell: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Run everything; returns JSON lines without their context."""
+    lines: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="fwd-bench-core-") as directory:
+        core, tables = build(Path(directory), "core"), build(Path(directory), "tables")
+        runs = [[str(core), str(count)] for count in flows]
+        runs += [[str(tables), "ct", str(count)] for count in flows]
+        runs += [[str(tables), "ipcache", str(count)] for count in prefixes]
+        for command in runs:
+            done = subprocess.run(
+                [*command, str(rounds)], capture_output=True, text=True, timeout=900, check=False
+            )
+            name = " ".join([Path(command[0]).name, *command[1:]])
+            if done.returncode != 0:
+                lines.append(remark("failed", f"{name}: {done.stderr.strip()}", row="core"))
+                tell(f"core: {name} failed: {done.stderr.strip()}")
+                continue
+            for row in _rows(done.stdout):
+                lines.append({**row, "tool": f"{name} {rounds}"})
+                tell(f"core: {sentence(row)}")
+    return lines
+
+
+def _rows(text: str) -> list[dict[str, Any]]:
+    """Lines of one program as lines of ours; new flows a second follow from their cost."""
+    rows = []
+    for line in text.splitlines():
+        got = json.loads(line)
+        what = got.pop("what")
+        of = "flows" if "flows" in got else "prefixes"
+        place = {"row": "core", "metric": what, "title": TITLES[what], "of": of}
+        row = {**place, "count": got.pop(of), **got}
+        rows.append(row)
+        if what == "new":
+            rate = {name: rounded(1e3 / row[of_ns]) for name, of_ns in
+                    (("min", "max"), ("median", "median"), ("max", "min"))}  # fmt: skip
+            named = {"metric": "new-rate", "title": TITLES["new-rate"], "unit": "M/s"}
+            rows.append({**row, **named, **rate})
+    for row in rows:
+        goal = goal_of(row["metric"], row["count"])
+        if goal is not None:
+            row["goal"] = goal
+    return rows
+
+
+def policy(tell: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Run benchmarks/policy.py; returns its figures as our lines."""
+    command = [sys.executable, "benchmarks/policy.py"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
+    if done.returncode != 0:
+        tell(f"policy: failed: {done.stderr.strip()[-400:]}")
+        return [remark("failed", f"policy.py: {done.stderr.strip()[-400:]}", row="policy")]
+    lines = []
+    for text in done.stdout.splitlines():
+        tell(f"policy: {text}")
+        lines.append(policy_line(json.loads(text)))
+    return lines
+
+
+def policy_line(row: dict[str, Any]) -> dict[str, Any]:
+    """One object of policy.py as a line: a verdict has a spread, compiling its best round."""
+    place = {"row": "policy", "metric": row["benchmark"], "tool": "benchmarks/policy.py", **row}
+    if "compile_ms" not in row:
+        title = f"{row['benchmark']}, {row.get('what', '')}, {row['entries']} entries"
+        return {**place, "title": title}
+    rules = f"{row['rules']} rules, {row['identities']} identities"
     return {
-        "commit": commit or "none",
-        "machine": f"{models[0] if models else platform.machine()} x{os.cpu_count()}",
-        "command": " ".join(["core.py", *sys.argv[1:]]),
-    }
+        **place, "title": f"compiling policies, {rules}, best round", "unit": "ms",
+        "n": 1, "min": row["compile_ms"], "median": row["compile_ms"], "max": row["compile_ms"],
+    }  # fmt: skip
 
 
 def sentence(row: dict[str, Any]) -> str:
     """Return one figure for people."""
-    if row["what"] == "memory":
-        return (
-            f"memory per flow: {row['table']} bytes of table when full, "
-            f"{row['resident']} bytes resident with {row['flows']} flows"
-        )
-    if row["what"] == "new":
-        return f"first packet of a flow: {row['median']} ns ({row['flows']} flows)"
     text = (
-        f"established packet through from-container, {row['flows']} flows: "
-        f"{row['median']} ns median of {row['n']} rounds ({row['min']} to {row['max']})"
+        f"{row['title']}, {row['count']} {row['of']}: {row['median']:g} {row['unit']}, "
+        f"median of {row['n']} ({row['min']:g} to {row['max']:g})"
     )
-    return f"{text}, goal <= {GOAL_NS:.0f} ns" if row["flows"] >= 1_000_000 else text
+    goal = row.get("goal")
+    return f"{text}, goal {goal['side']} {goal['must']:g}" if goal else text
 
 
 def main() -> int:
     """Build, run, print. Return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--flows", type=int, default=1_000_000)
+    parser.add_argument("--flows", type=int, nargs="+", default=list(FLOWS))
+    parser.add_argument("--prefixes", type=int, nargs="*", default=list(PREFIXES))
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--out", type=Path, help="append JSON lines to this file")
+    parser.add_argument("--out", type=Path, help="write JSON lines to this file")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="fwd-core-") as directory:
-        program = build(Path(directory))
-        command = [str(program), str(args.flows), str(args.rounds)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode != 0:
-        return 1
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
-    for row in rows:
-        print(sentence(row))
+    lines = measure(args.flows, args.prefixes, args.rounds, print)
     if args.out:
-        context = machine()
-        with args.out.open("a") as out:
-            out.writelines(json.dumps({"bench": "core", **context, **row}) + "\n" for row in rows)
-    return 0
+        save(args.out, lines, context("benchmarks.core"))
+    return int(any("remark" in line for line in lines))
 
 
 if __name__ == "__main__":
