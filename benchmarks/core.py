@@ -54,13 +54,18 @@ GOALS: dict[tuple[str, int], tuple[str, float, float]] = {
 
 
 def build(directory: Path, name: str, library: bool = True) -> Path:
-    """Compile benchmarks/NAME.c, with the library as the release has it; return the program."""
-    program = directory / name
-    sources = [str(ROOT / "csrc/unity.c")] if library else []
-    include = [f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'benchmarks'}"]
-    compiler = os.environ.get("CC", "cc")
-    command = [compiler, *FLAGS, *include, "-o", str(program), *sources]
-    subprocess.run([*command, str(ROOT / f"benchmarks/{name}.c")], check=True)
+    """Compile benchmarks/NAME.c, with the library as the release has it; return the program.
+
+    The library is compiled once a ``directory``.
+    """
+    compiler, program = os.environ.get("CC", "cc"), directory / name
+    flags = [*FLAGS, f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'benchmarks'}"]
+    unity = directory / "unity.o"
+    if library and not unity.exists():
+        source = str(ROOT / "csrc/unity.c")
+        subprocess.run([compiler, *flags, "-c", "-o", str(unity), source], check=True)
+    sources = [str(ROOT / f"benchmarks/{name}.c"), *([str(unity)] if library else [])]
+    subprocess.run([compiler, *flags, "-o", str(program), *sources], check=True)
     return program
 
 

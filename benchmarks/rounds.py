@@ -33,9 +33,16 @@ class Plan:
     seconds: int
     """Of each run."""
     once: frozenset[str] = frozenset()
-    """Beds that are measured in the first round only."""
+    """Beds that are measured in the first round only, and there on ``once_rows``."""
+    once_rows: frozenset[str] = frozenset()
     until: float = float("inf")
     """time.monotonic() after which no further round begins."""
+
+    def wants(self, row: Row, bed: Bed, number: int) -> bool:
+        """Whether a row runs on a bed in round ``number``, counted from 0."""
+        if bed.name not in self.once:
+            return row.can_run(type(bed))
+        return number == 0 and row.key in self.once_rows and row.can_run(type(bed))
 
 
 def rotated(beds: Sequence[Bed], by: int) -> list[Bed]:
@@ -70,7 +77,7 @@ class Samples:
                 break
             for row in rows:
                 for bed in rotated(beds, number):
-                    if row.can_run(type(bed)) and not (number and bed.name in plan.once):
+                    if plan.wants(row, bed, number):
                         self._one(row, bed, plan.seconds, udp, tell)
             self.rounds += 1
 

@@ -108,9 +108,17 @@ def test_a_hole_at_the_end_keeps_later_rounds_in_place() -> None:
 def test_beds_measured_once_run_in_the_first_round_only() -> None:
     """The others go on."""
     row = Scripted({"kernel": [1.0, 2.0], "fwd": [1.0]})
-    samples, _ = measure(row, [Kernel(), Ours()], Plan(2, 1, frozenset({"fwd"})))
+    plan = Plan(2, 1, frozenset({"fwd"}), frozenset({"scripted"}))
+    samples, _ = measure(row, [Kernel(), Ours()], plan)
     assert samples.values["scripted", "x", "kernel"] == [1.0, 2.0]
     assert samples.values["scripted", "x", "fwd"] == [1.0]
+
+
+def test_beds_measured_once_leave_other_rows_out() -> None:
+    """Only the rows named for them."""
+    row = Scripted({"kernel": [1.0]})
+    measure(row, [Kernel(), Ours()], Plan(1, 1, frozenset({"fwd"}), frozenset({"rr"})))
+    assert row.order == ["kernel"]
 
 
 def test_no_round_begins_when_the_time_is_used_up() -> None:
