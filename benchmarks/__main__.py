@@ -88,26 +88,30 @@ def clean_up_after_others() -> None:
             lab.close()
 
 
-def rows_stage(args: argparse.Namespace, udp: Path) -> list[dict[str, Any]]:
-    """Interleaved rounds of all rows on all beds that this machine can have."""
-    remarks: list[dict[str, Any]] = []
-    rows = _possible_rows(args.rows, remarks)
-    samples, beds = Samples(), []
-    with ExitStack() as stack:
-        for name in args.beds:
-            bed = _built(name, stack, remarks)
-            if bed is not None:
-                beds.append(bed)
-        samples.measure(rows, beds, _plan(args), udp, tell)
+def rows_stage(args: argparse.Namespace, udp: Path, lines: list[dict[str, Any]]) -> None:
+    """Interleaved rounds of all rows on all beds that this machine can have.
+
+    What was measured is in ``lines`` however it ends.
+    """
+    rows, samples = _possible_rows(args.rows, lines), Samples()
+    beds: list[Bed] = []
+    try:
+        with ExitStack() as stack:
+            for name in args.beds:
+                bed = _built(name, stack, lines)
+                if bed is not None:
+                    beds.append(bed)
+            samples.measure(rows, beds, _plan(args), udp, tell)
+    finally:
+        lines += samples.lines(rows, beds, args.seconds)
     once = {bed.name for bed in beds if args.quick} & COMPARED_ONCE
-    left_out = [key for key in ROWS if key not in args.rows]
     if once:
         rows_once = ", ".join(key for key in ROWS if key in COMPARED_ROWS)
         text = f"{', '.join(sorted(once))} ran {rows_once} only, and in the first round only"
-        remarks.append(remark("left-out", text))
+        lines.append(remark("left-out", text))
+    left_out = [key for key in ROWS if key not in args.rows]
     if left_out:
-        remarks.append(remark("left-out", f"rows not asked for: {', '.join(left_out)}"))
-    return [*samples.lines(rows, beds, args.seconds), *remarks]
+        lines.append(remark("left-out", f"rows not asked for: {', '.join(left_out)}"))
 
 
 def _plan(args: argparse.Namespace) -> Plan:
@@ -141,13 +145,12 @@ def _built(name: str, stack: ExitStack, remarks: list[dict[str, Any]]) -> Bed | 
     return None
 
 
-def run(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Run the stages asked for; returns all lines."""
-    lines: list[dict[str, Any]] = []
+def run(args: argparse.Namespace, lines: list[dict[str, Any]]) -> None:
+    """Run the stages asked for; their figures go to ``lines`` as they come."""
     with tempfile.TemporaryDirectory(prefix="fwd-bench-") as directory:
         udp = core.build(Path(directory), "udp", library=False)
         if "rows" in args.stages:
-            lines += rows_stage(args, udp)
+            rows_stage(args, udp, lines)
         if "dump" in args.stages:
             rounds, seconds = (1, 1) if args.quick else (args.rounds, args.seconds)
             held = FULL_QUICK if args.quick else FULL
@@ -163,23 +166,26 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     left_out = [stage for stage in STAGES if stage not in args.stages]
     if left_out:
         lines.append(remark("left-out", f"stages not asked for: {', '.join(left_out)}"))
-    return lines
 
 
 def main() -> int:
-    """Measure, save, report. Return the exit code: 1 when something failed."""
+    """Measure, save, report. Return the exit code: 1 something failed, 130 ended early."""
     args = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    quoted = context()
+    quoted, lines, code = context(), list[dict[str, Any]](), 0
     clean_up_after_others()
-    lines = run(args)
+    try:
+        run(args, lines)
+    except (KeyboardInterrupt, SystemExit):
+        lines.append(remark("left-out", "the run was ended early"))
+        code = 130
     stamp = quoted["at"].replace(":", "").replace("-", "")[:15]
     results = args.results / f"{stamp}-{quoted['commit']}.jsonl"
     save(results, lines, quoted)
     for path in write(args.docs, [{**quoted, **line} for line in lines]):
         tell(f"wrote {path}")
     tell(f"wrote {results}")
-    return int(any(line.get("remark") == "failed" for line in lines))
+    return code or int(any(line.get("remark") == "failed" for line in lines))
 
 
 if __name__ == "__main__":
