@@ -147,7 +147,7 @@ def run(
         "row": "rr-dump", "metric": "p99_us", "unit": "us", "entries": held, "listed": listed,
         "seconds": seconds, "tool": " ".join(row.command("ADDRESS", seconds)),
     }  # fmt: skip
-    title = f"TCP round trip with {held} conntrack entries, p99"
+    title = f"TCP round trip with {held:,} conntrack entries, p99"
     still = figure({**place, "bed": "quiet", "title": title}, quiet)
     title += ", while they are listed"
     moving = figure({**place, "bed": "busy", "title": title}, busy, {"quiet": quiet})

@@ -177,7 +177,7 @@ def page(lines: list[dict[str, Any]], plots: Sequence[str]) -> str:
     if BARS in plots:
         parts.append(f"![fwd and others, as multiples of the kernel's VXLAN]({BARS})\n")
     for title, text in (
-        ("## While a million entries are listed", dump_table(lines)),
+        ("## While conntrack is listed", dump_table(lines)),
         ("## Idle", pods_table(lines)),
         ("## The C library alone", core_table(lines)),
     ):
