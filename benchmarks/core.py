@@ -140,16 +140,20 @@ def policy(tell: Callable[[str], None]) -> list[dict[str, Any]]:
 
 
 def policy_line(row: dict[str, Any]) -> dict[str, Any]:
-    """One object of policy.py as a line: a verdict has a spread, compiling its best round."""
+    """One object of policy.py as a line: a verdict has a spread, reading and compiling one figure.
+
+    An object without a figure becomes a remark.
+    """
     place = {"row": "policy", "metric": row["benchmark"], "tool": "benchmarks/policy.py", **row}
-    if "compile_ms" not in row:
-        title = f"{row['benchmark']}, {row.get('what', '')}, {row['entries']} entries"
-        return {**place, "title": title}
-    rules = f"{row['rules']} rules, {row['identities']} identities"
-    return {
-        **place, "title": f"compiling policies, {rules}, best round", "unit": "ms",
-        "n": 1, "min": row["compile_ms"], "median": row["compile_ms"], "max": row["compile_ms"],
-    }  # fmt: skip
+    words = [row["benchmark"].replace("-", " "), row.get("what", ""), row.get("keys", "")]
+    words += [f"{row[key]:,} {key}" for key in ("rules", "identities", "entries") if key in row]
+    place["title"] = ", ".join(word for word in words if word)
+    if "median" in row:
+        return place
+    spent = next((row[key] for key in row if key.endswith("_ms") and key != "goal_ms"), None)
+    if spent is None:
+        return remark("failed", f"policy.py printed no figure: {json.dumps(row)}", row="policy")
+    return {**place, "unit": "ms", "n": 1, "min": spent, "median": spent, "max": spent}
 
 
 def sentence(row: dict[str, Any]) -> str:

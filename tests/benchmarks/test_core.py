@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.core import _rows, build, goal_of, policy_line
+from benchmarks.core import _rows, build, goal_of, policy, policy_line
+from benchmarks.report import core_table
 
 ROOT = Path(__file__).resolve().parents[2]
 STRICT = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Wshadow", "-Wconversion"]
@@ -78,11 +79,22 @@ def test_goals_hold_for_their_size_only() -> None:
 
 
 def test_policy_lines_have_a_title_and_a_figure() -> None:
-    """Both kinds of lines of policy.py fit the table."""
-    compiled = {"benchmark": "policy-compile", "rules": 10, "identities": 2, "entries": 7}
+    """A single figure, a spread, and what is neither."""
+    compiled = {"benchmark": "policy-compile", "rules": 10, "entries": 7, "goal_ms": 500.0}
     line = policy_line({**compiled, "compile_ms": 3.5})
     assert (line["median"], line["unit"], line["n"]) == (3.5, "ms", 1)
     spread = {"n": 3, "min": 1, "median": 2, "max": 3, "unit": "ns"}
-    line = policy_line({"benchmark": "policy-verdict", "what": "batched", "entries": 7, **spread})
-    assert line["title"] == "policy-verdict, batched, 7 entries"
+    line = policy_line(
+        {"benchmark": "policy-verdict", "what": "batched", "keys": "hit", "entries": 7, **spread}
+    )
+    assert line["title"] == "policy verdict, batched, hit, 7 entries"
     assert line["median"] == 2
+    assert policy_line(compiled)["remark"] == "failed"
+
+
+def test_policy_benchmark_is_understood() -> None:
+    """Every line the program prints today becomes a figure of the page."""
+    lines = policy(lambda _: None)
+    assert {line["metric"] for line in lines} >= {"policy-compile", "policy-verdict"}
+    assert all(0 < line["min"] <= line["median"] <= line["max"] for line in lines)
+    assert core_table(lines).count("\n") == len(lines) + 2
