@@ -36,6 +36,7 @@
 #include "path/dp.c"
 
 #include "io/pump.c"
+#include "io/loop.c"
 #include "io/tap.c"
 #include "io/udp.c"
 #include "io/udp_send.c"

@@ -1,12 +1,7 @@
 /* pump.c - the I/O room: TAP and UDP batches -> fwd_dp_run -> batches (D10).
  *
  * The only system calls after start-up. asyncio watches epoll_fd and calls fwd_pump_run with a
- * budget; everything below that call is C, without the GIL.
- *
- * Theory: the epoll set is level-triggered and each ready descriptor gets one batch a turn, so a
- * flooding pod cannot starve another. When the budget ends in the middle of a turn, the events left
- * are served first in the next call. After work the call lingers a little in the kernel for more,
- * so that under load Python is woken about once a millisecond instead of once a batch.
+ * budget (loop.c); everything below that call is C, without the GIL.
  * No policy here: what to do with a frame is the datapath's verdict.
  */
 #include "io/pump.h"
@@ -14,18 +9,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
-
-enum { PUMP_NS_PER_S = 1000000000 };
-
-/* CLOCK_BOOTTIME goes on while the machine sleeps: connections age as the peers see it. */
-static uint64_t pump_clock(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_BOOTTIME, &now);
-    return (uint64_t)now.tv_sec * PUMP_NS_PER_S + (uint64_t)now.tv_nsec;
-}
 
 int pump_error(struct fwd_error *err, int code, const char *doing)
 {
@@ -113,6 +97,12 @@ void fwd_pump_offload_set(struct fwd_pump *pump, uint32_t offload, uint32_t segm
 uint32_t fwd_pump_offload_get(const struct fwd_pump *pump)
 {
     return pump->offload;
+}
+
+void fwd_pump_spin_set(struct fwd_pump *pump, uint64_t spin_ns)
+{
+    pump->spin_ns = spin_ns;
+    pump->spin_misses = pump->spin_skips = 0;
 }
 
 /* ---- ports ---- */
@@ -326,73 +316,11 @@ void pump_flush_batch(struct fwd_pump *pump)
     pump->n = 0;
 }
 
-/* One batch from one descriptor. Return: packets read. */
-static uint32_t pump_serve(struct fwd_pump *pump, uint32_t port)
+uint32_t pump_serve(struct fwd_pump *pump, uint32_t port)
 {
     if (port != FWD_PORT_OVERLAY)
         return tap_serve(pump, port); /* nothing when the port was removed since epoll_wait */
     return pump->udp_fd >= 0 ? udp_serve(pump) : 0;
-}
-
-/* ---- the loop ---- */
-
-/* New events, waiting at most @wait_ns. False: none. */
-static bool pump_poll(struct fwd_pump *pump, uint64_t wait_ns)
-{
-    int n;
-
-    if (wait_ns == 0) {
-        n = epoll_wait(pump->epoll_fd, pump->events, PUMP_EVENTS, 0);
-    } else {
-        struct timespec wait = {.tv_sec = (time_t)(wait_ns / PUMP_NS_PER_S),
-                                .tv_nsec = (long)(wait_ns % PUMP_NS_PER_S)};
-        n = epoll_pwait2(pump->epoll_fd, pump->events, PUMP_EVENTS, &wait, NULL);
-        if (n < 0 && errno == ENOSYS)
-            pump->can_linger = false;
-    }
-    pump->n_events = n > 0 ? (uint32_t)n : 0;
-    pump->next_event = 0;
-    return n > 0;
-}
-
-/* Serve what is left of the last poll until @end_ns. Return: packets read. */
-static uint32_t pump_turn(struct fwd_pump *pump, uint64_t end_ns)
-{
-    uint32_t moved = 0;
-
-    while (pump->next_event < pump->n_events) {
-        moved += pump_serve(pump, pump->events[pump->next_event++].data.u32);
-        pump->now_ns = pump_clock();
-        if (pump->now_ns >= end_ns)
-            break;
-    }
-    return moved;
-}
-
-uint32_t fwd_pump_run(struct fwd_pump *pump, uint64_t budget_ns, uint64_t linger_ns)
-{
-    struct fwd_settings settings;
-    uint32_t moved = 0;
-
-    fwd_dp_settings_get(pump->dp, &settings);
-    pump->tunnel_port_be16 = htons(settings.tunnel_port);
-    memcpy(pump->router_mac, settings.router_mac, sizeof(pump->router_mac));
-    pump->now_ns = pump_clock();
-    uint64_t end_ns = pump->now_ns + budget_ns;
-
-    do {
-        if (pump->next_event >= pump->n_events && !pump_poll(pump, 0)) {
-            uint64_t left_ns = end_ns - pump->now_ns;
-            uint64_t wait_ns = linger_ns < left_ns ? linger_ns : left_ns;
-            if (moved == 0 || wait_ns == 0 || !pump->can_linger || !pump_poll(pump, wait_ns))
-                break;
-            pump->now_ns = pump_clock();
-        }
-        moved += pump_turn(pump, end_ns);
-    } while (pump->now_ns < end_ns);
-    if (moved > 0)
-        pump->stats.wakeups++;
-    return moved;
 }
 
 /* ---- the slow path ---- */

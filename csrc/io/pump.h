@@ -1,7 +1,7 @@
 /* pump.h - the inside of the I/O room: one pump, its ports, its batch and its send queue.
  *
- * Included by pump.c (epoll set, dispatch, the exported calls), tap.c, udp.c and udp_send.c (the
- * system calls of one kind of descriptor each). Nothing outside csrc/io includes it.
+ * Included by pump.c (ports, dispatch, the exported calls), loop.c (the epoll set's events), tap.c,
+ * udp.c and udp_send.c (the system calls of one kind of descriptor each), and by nobody else.
  *
  * Theory: one batch is in flight at a time. A reader fills pkts[0..n), each packet in its own buffer
  * with FWD_HEADROOM bytes before it, and runs it when it is full or the descriptor is empty; the
@@ -46,6 +46,7 @@ enum {
     PUMP_TX_MSG_IOVS = 1024,           /* UIO_MAXIOV */
     PUMP_TX_HEADS = 2048,              /* headers of split packets */
     PUMP_DATAGRAM_MAX = 65507,         /* payload of one UDP datagram, and of one UDP_SEGMENT train */
+    PUMP_SPIN_MISSES_MAX = 63,
     PUMP_OFFLOAD_STRIKES = 16,         /* refusals in a row that turn an offload off */
 };
 
@@ -113,6 +114,8 @@ struct fwd_pump {
     uint16_t tunnel_port_be16;  /* read from the settings once a run, as is router_mac */
     uint8_t router_mac[6];      /* of cilium_host and cilium_net */
     uint64_t now_ns;            /* CLOCK_BOOTTIME, read once a batch */
+    uint64_t spin_ns;           /* longest busy wait for more after work; 0 = none */
+    uint32_t spin_misses, spin_skips; /* spins to leave out after vain ones, and left out so far */
     bool can_linger;            /* epoll_pwait2 exists (Linux 5.11) */
 
     uint32_t n_events, next_event; /* events not served yet: kept over a run's end for fairness */
@@ -148,6 +151,9 @@ struct fwd_pkt *pump_reset_pkt(struct fwd_pump *pump, uint32_t index, uint32_t p
 
 /* pump_flush_batch: pkts[0..n) through the datapath and out; n = 0 afterwards. */
 void pump_flush_batch(struct fwd_pump *pump);
+
+/* pump_serve: one batch from one descriptor. Return: packets read. */
+uint32_t pump_serve(struct fwd_pump *pump, uint32_t port);
 
 /* pump_drop: an I/O room's drop, through the datapath's counter. @out may be NULL. */
 void pump_drop(struct fwd_pump *pump, enum fwd_drop reason, enum fwd_dir dir,

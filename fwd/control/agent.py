@@ -50,6 +50,8 @@ __all__ = ["Agent", "Serving"]
 Serving: TypeAlias = "Callable[[Agent], AbstractAsyncContextManager[None]]"
 """Listens for an agent's clients while the context is open (``serving`` in fwd/api/server.py)."""
 
+_SETTLE_AT_ONCE = 4096
+"""Prefixes that are sorted in half a millisecond."""
 _VERDICT_EVENT = 5
 """FWD_EVENT_VERDICT of csrc/abi.h."""
 
@@ -255,7 +257,10 @@ class Agent:
         }
 
     async def _settle(self) -> None:
-        """Sort the prefixes beside the packets: a million take long, and nobody needs to wait."""
+        """Sort the prefixes, beside the packets if there are so many that it takes long."""
+        if self.dp.stats("ipcache").count <= _SETTLE_AT_ONCE:
+            self.dp.ipcache_settle()
+            return
         thread = asyncio.ensure_future(asyncio.to_thread(self.dp.ipcache_settle))
         try:
             await asyncio.shield(thread)
