@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))  # as a script; pytest has it there already
 
 from tests.fuzz.seeds import TARGETS, write_seeds  # noqa: E402
 
-__all__ = ["CLANG", "Ran", "build", "report", "run"]
+__all__ = ["CLANG", "JOBS", "Ran", "build", "report", "run"]
 
 HERE, WORK = ROOT / "tests/fuzz", ROOT / ".build/fuzz"
 CLANG = shutil.which("clang") or shutil.which("clang-14")

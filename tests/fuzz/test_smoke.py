@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.fuzz.campaign import CLANG, WORK, build, report, run
+from tests.fuzz.campaign import CLANG, JOBS, WORK, build, report, run
 from tests.fuzz.seeds import TARGETS, write_seeds
 
 SECONDS = int(os.environ.get("FUZZ_SECONDS", "60" if os.environ.get("CI") else "5"))
@@ -23,17 +24,22 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def seeded():
-    """Fresh binaries and the number of seeds a target starts from."""
+def campaign(tmp_path_factory):
+    """Fresh binaries; the seeds each target starts from, and what it did, two at a time."""
     build()
-    return write_seeds(WORK / "corpus")
+    seeds = write_seeds(WORK / "corpus")
+    found = tmp_path_factory.mktemp("found")
+    with ThreadPoolExecutor(JOBS) as pool:
+        all_ran = pool.map(lambda one: run(one, SECONDS, found=found / one, seed=SEED), TARGETS)
+        return seeds, dict(zip(TARGETS, all_ran, strict=True))
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_target_finds_nothing(seeded, target, tmp_path):
+def test_target_finds_nothing(campaign, target):
     """No sanitizer report, no broken promise of the oracle, and it did run."""
+    seeded, all_ran = campaign
+    ran = all_ran[target]
     assert seeded[target] > 2
-    ran = run(target, SECONDS, found=tmp_path, seed=SEED)
     print(f"{target}: {ran.executions} executions in {SECONDS} s")
     assert ran.code == 0, report(ran.log)
     assert ran.executions > seeded[target]
