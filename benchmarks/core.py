@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["build", "goal_of", "measure", "policy"]
 
 ROOT = Path(__file__).resolve().parent.parent
-FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O3", "-fno-plt", "-fvisibility=hidden")
+FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O3", "-fno-plt", "-fvisibility=hidden", "-flto=auto")
 FLOWS = (1_000, 100_000, 1_000_000)
 PREFIXES = (10_000, 100_000, 1_000_000)
 TITLES = {

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from fwd.model.rows import PolicyRow
 
 ROOT = Path(__file__).resolve().parent.parent
-FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O3", "-fno-plt", "-fvisibility=hidden")
+FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O3", "-fno-plt", "-fvisibility=hidden", "-flto=auto")
 POLICIES, RULES, IDENTITIES = 500, 20, 1000
 COMPILE_ROUNDS = 5
 GOAL_COMPILE_MS = 500.0

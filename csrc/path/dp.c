@@ -35,44 +35,8 @@ static struct fwd_event *event_begin(struct path *p, enum fwd_event_type type, u
     return event;
 }
 
-/* trace_metric: the side effect of an observation point (datapath reference 8.3). */
-static void trace_metric(struct path *p, enum fwd_obs obs)
+void path_trace_event(struct path *p, enum fwd_obs obs)
 {
-    uint8_t reason = FWD_METRIC_FORWARDED, dir = FWD_DIR_EGRESS;
-    switch (obs) {
-    case FWD_OBS_FROM_HOST:
-    case FWD_OBS_FROM_STACK:
-    case FWD_OBS_FROM_OVERLAY:
-    case FWD_OBS_FROM_NETWORK:
-        reason = FWD_METRIC_PLAINTEXT;
-        dir = FWD_DIR_INGRESS;
-        break;
-    case FWD_OBS_TO_ENDPOINT:
-        dir = FWD_DIR_INGRESS;
-        break;
-    case FWD_OBS_FROM_ENDPOINT:
-    case FWD_OBS_FROM_PROXY:
-    case FWD_OBS_TO_PROXY:
-    case FWD_OBS_POLICY_VERDICT:
-        return;
-    default:
-        break;
-    }
-    metrics_add(p->dp->metrics, reason, dir, p->pkt->len);
-}
-
-static void trace_note(struct path *p, enum fwd_obs obs)
-{
-    if (p->out->n_trace < FWD_MAX_TRACE)
-        p->out->trace[p->out->n_trace++] = (uint8_t)obs;
-}
-
-void path_trace(struct path *p, enum fwd_obs obs)
-{
-    trace_note(p, obs);
-    trace_metric(p, obs);
-    if (!(p->settings->monitor_mask & FWD_MONITOR_TRACE))
-        return;
     bool from = obs >= FWD_OBS_FROM_ENDPOINT && obs <= FWD_OBS_FROM_NETWORK;
     if (p->settings->monitor_aggregation >= 1 && from)
         return;
@@ -90,7 +54,7 @@ void path_trace(struct path *p, enum fwd_obs obs)
 
 void path_policy_verdict(struct path *p, enum fwd_drop drop, bool audited)
 {
-    trace_note(p, FWD_OBS_POLICY_VERDICT);
+    path_trace(p, FWD_OBS_POLICY_VERDICT);
     if (!(p->settings->monitor_mask & FWD_MONITOR_VERDICT))
         return;
     struct fwd_event *event = event_begin(p, FWD_EVENT_VERDICT, audited);

@@ -10,7 +10,7 @@
  * what Cilium checks, the MAC is ours. */
 static enum fwd_drop stage_source_ip(struct path *p)
 {
-    const struct fwd_lxc_row *own = lxc_lookup(p->dp->lxc, &p->parsed.saddr);
+    const struct fwd_lxc_row *own = lxc_lookup_source(p->dp->lxc, p->endpoint, &p->parsed.saddr);
     bool known = own && !(own->flags & FWD_LXC_HOST) && own->lxc_id == p->endpoint->lxc_id;
     enum fwd_drop drop = FWD_DROP_NONE;
     if (!known)
@@ -37,8 +37,8 @@ static void hook_to_underlay(struct path *p)
 /* tunnel_vni: what the peer is told of the source. */
 static uint32_t tunnel_vni(const struct path *p, const struct fwd_addr *remote)
 {
-    const struct fwd_peer_row *peer = peer_lookup(p->dp->peers, remote);
-    return peer && peer->fixed_vni ? peer->vni : path_wire_identity(p->src_identity);
+    const struct fwd_peer_row *peer = peer_fixed_vni(p->dp->peers, remote);
+    return peer ? peer->vni : path_wire_identity(p->src_identity);
 }
 
 /* Row 7: cilium_vxlan egress. */

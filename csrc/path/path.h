@@ -60,8 +60,8 @@ struct path {
 
 /* ---- dp.c: observation and the exits; only hooks call these ---- */
 
-/* path_trace: the packet passes an observation point; counts what datapath reference 8.3 says. */
-void path_trace(struct path *p, enum fwd_obs obs);
+/* path_trace_event: report an observation point to those who listen. Called by path_trace alone. */
+void path_trace_event(struct path *p, enum fwd_obs obs);
 
 /* path_policy_verdict: the policy-verdict event; @drop 0 = allowed, @audited = it passes for all
  * that. */
@@ -198,11 +198,44 @@ void hook_to_netdev(struct path *p);                                       /* no
 void path_to_stack(struct path *p, const uint8_t *smac, const uint8_t *dmac); /* north_south.c */
 void path_pass(struct path *p);                                               /* north_south.c */
 
-/* path_step: note what a stage saw, when somebody asks (see step.h). */
-static inline void path_step(struct path *p, struct fwd_step step)
+static inline void path_note(struct path *p, struct fwd_step step)
 {
-    if (p->steps && p->out->n_steps < FWD_MAX_STEPS)
+    if (p->out->n_steps < FWD_MAX_STEPS)
         p->steps[p->out->n_steps++] = step;
+}
+
+/* path_trace: the packet passes an observation point; counts what datapath reference 8.3 says. Inline
+ * because @obs is a constant at every call. */
+static inline void path_trace(struct path *p, enum fwd_obs obs)
+{
+    uint8_t reason = FWD_METRIC_FORWARDED, dir = FWD_DIR_EGRESS;
+    bool counted = true;
+    switch (obs) {
+    case FWD_OBS_FROM_HOST:
+    case FWD_OBS_FROM_STACK:
+    case FWD_OBS_FROM_OVERLAY:
+    case FWD_OBS_FROM_NETWORK:
+        reason = FWD_METRIC_PLAINTEXT;
+        dir = FWD_DIR_INGRESS;
+        break;
+    case FWD_OBS_TO_ENDPOINT:
+        dir = FWD_DIR_INGRESS;
+        break;
+    case FWD_OBS_FROM_ENDPOINT:
+    case FWD_OBS_FROM_PROXY:
+    case FWD_OBS_TO_PROXY:
+    case FWD_OBS_POLICY_VERDICT:
+        counted = false;
+        break;
+    default:
+        break;
+    }
+    if (p->out->n_trace < FWD_MAX_TRACE)
+        p->out->trace[p->out->n_trace++] = (uint8_t)obs;
+    if (counted)
+        metrics_add(p->dp->metrics, reason, dir, p->pkt->len);
+    if (p->settings->monitor_mask & FWD_MONITOR_TRACE && obs != FWD_OBS_POLICY_VERDICT)
+        path_trace_event(p, obs);
 }
 
 /* path_loopback: the source of a pod that reaches itself, all zero = there is none (4.8). */
@@ -222,6 +255,14 @@ static inline const struct fwd_addr *path_node(const struct path *p)
 {
     return p->parsed.family == 4 ? &p->settings->node_ip : &p->settings->node_ip6;
 }
+
+/* path_step: note what a stage saw, a struct fwd_step (see step.h), when somebody asks. A macro, so
+ * that otherwise nothing of the step is made. */
+#define path_step(p, ...) \
+    do { \
+        if ((p)->steps) \
+            path_note((p), __VA_ARGS__); \
+    } while (0)
 
 /* path_v4: the IPv4 part of an address for a step's word, be32 as it lies. */
 static inline uint32_t path_v4(const struct fwd_addr *addr)

@@ -119,6 +119,8 @@ enum fwd_drop path_lb_local(struct path *p, const struct lb_service *service,
 void path_lb_step(struct path *p, const struct lb_service *service,
                   const struct lb_backend *backend, enum fwd_drop drop)
 {
+    if (!p->steps)
+        return;
     struct fwd_step step = {.stage = FWD_STAGE_LB, .drop = (uint8_t)drop, .flag = service != NULL,
                             .len = p->parsed.proto, .addr = p->parsed.daddr,
                             .d = (uint32_t)be16_to_host(p->parsed.dport) << 16};

@@ -84,12 +84,8 @@ enum fwd_drop stage_ct_lookup(struct path *p, enum ct_dir dir)
     return drop;
 }
 
-enum fwd_drop stage_ipcache_dst(struct path *p)
+static void ipcache_step(struct path *p)
 {
-    const struct ipcache_entry *entry = ipcache_lookup(p->dp->ipcache, &p->parsed.daddr);
-    p->dst = entry && entry->identity != FWD_ID_UNKNOWN ? entry : NULL;
-    p->dst_identity = p->dst ? p->dst->identity : FWD_ID_WORLD;
-    p->out->dst_identity = p->dst_identity;
     struct fwd_step step = {.stage = FWD_STAGE_IPCACHE_DST, .flag = p->dst != NULL,
                             .a = p->dst_identity, .addr = p->parsed.daddr};
     if (p->dst) {
@@ -99,6 +95,16 @@ enum fwd_drop stage_ipcache_dst(struct path *p)
         step.addr = p->dst->prefix;
     }
     path_step(p, step);
+}
+
+enum fwd_drop stage_ipcache_dst(struct path *p)
+{
+    const struct ipcache_entry *entry = ipcache_lookup(p->dp->ipcache, &p->parsed.daddr);
+    p->dst = entry && entry->identity != FWD_ID_UNKNOWN ? entry : NULL;
+    p->dst_identity = p->dst ? p->dst->identity : FWD_ID_WORLD;
+    p->out->dst_identity = p->dst_identity;
+    if (p->steps)
+        ipcache_step(p);
     return FWD_DROP_NONE;
 }
 

@@ -245,6 +245,19 @@ const struct fwd_lxc_row *lxc_lookup(const struct lxc_table *table, const struct
     return ref ? lxc_at(table, ref) : NULL;
 }
 
+const struct fwd_lxc_row *lxc_lookup_source(const struct lxc_table *table,
+                                            struct endpoint *endpoint, const struct fwd_addr *addr)
+{
+    uint32_t ref = endpoint->own;
+    if (ref && ref <= table->tab.top) {
+        const struct lxc_slot *slot = hashtab_at(&table->tab, lxc_shape, ref);
+        if (slot->link.state && addr_equal(&slot->row.addr, addr))
+            return &slot->row;
+    }
+    endpoint->own = hashtab_find(&table->tab, lxc_shape, addr);
+    return endpoint->own ? lxc_at(table, endpoint->own) : NULL;
+}
+
 int lxc_upsert(struct lxc_table *table, const struct fwd_lxc_row *row, struct fwd_error *err)
 {
     const char *problem = lxc_problem(row);

@@ -18,6 +18,8 @@ struct endpoint {
     uint16_t lxc_id;            /* 0 = free slot */
     uint8_t mac[6], node_mac[6];
     uint8_t pad[2];
+    uint32_t own;               /* lxc slot its last packet came from; a hint, proven at each use */
+    uint32_t pad1;
     struct token_bucket punts;  /* frames for the slow path */
     struct token_bucket errors; /* ICMP errors and resets it is sent: they never cost it its ARP */
 };
@@ -50,6 +52,10 @@ uint64_t lxc_size(uint32_t cap);
 void lxc_init(struct lxc_table *table, uint32_t cap, uint64_t seed);
 bool lxc_validate(struct lxc_table *table, uint64_t size, uint32_t cap);
 const struct fwd_lxc_row *lxc_lookup(const struct lxc_table *table, const struct fwd_addr *addr);
+/* lxc_lookup_source: lxc_lookup for what an endpoint sent: it mostly is what it sent before. */
+const struct fwd_lxc_row *lxc_lookup_source(const struct lxc_table *table,
+                                            struct endpoint *endpoint,
+                                            const struct fwd_addr *addr);
 int lxc_upsert(struct lxc_table *table, const struct fwd_lxc_row *row, struct fwd_error *err);
 int lxc_delete(struct lxc_table *table, const struct fwd_addr *addr);
 uint32_t lxc_dump(const struct lxc_table *table, uint64_t *cursor, struct fwd_lxc_row *rows,

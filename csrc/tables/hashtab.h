@@ -27,7 +27,7 @@ struct hashtab {
     uint32_t top;       /* slots from here on were never used: their bytes mean nothing */
     uint32_t count;
     uint32_t free;      /* reference: first slot of the free list */
-    uint32_t pad0;
+    uint32_t own;       /* the table's, whatever it wants to count */
     uint64_t seed;
     uint64_t failures;  /* claims refused */
     uint8_t pad1[24];
@@ -103,6 +103,8 @@ HASHTAB_INLINE uint32_t hashtab_tag(uint64_t hash)
 HASHTAB_INLINE uint32_t hashtab_find(const struct hashtab *tab, struct hashtab_shape shape,
                                      const void *key)
 {
+    if (!tab->count)
+        return 0;
     uint64_t hash = hashtab_hash(tab, key, shape.key_len);
     uint32_t tag = hashtab_tag(hash);
     uint32_t ref = *hashtab_head(tab, hash);

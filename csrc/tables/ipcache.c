@@ -197,8 +197,11 @@ bool ipcache_settle(struct ipcache *table)
 static const struct ipcache_entry *ipcache_exact(const struct ipcache *table, uint8_t family,
                                                  uint32_t len, const struct fwd_addr *addr)
 {
-    struct ipcache_entry key = {.family = family, .prefix_len = (uint8_t)len};
-    key.prefix = ipcache_mask(addr, ipcache_bits(family, len));
+    struct ipcache_entry key;
+    uint32_t bits = ipcache_bits(family, len);
+    key.prefix = bits == 128 ? *addr : ipcache_mask(addr, bits);
+    key.family = family;
+    key.prefix_len = (uint8_t)len;
     uint32_t ref = hashtab_find(&table->tab, ipcache_shape, &key);
     return ref ? ipcache_at(table, ref) : NULL;
 }
@@ -220,7 +223,7 @@ const struct ipcache_entry *ipcache_lookup(const struct ipcache *table, const st
     const uint64_t *in_use = table->in_use[family == 6];
     if (family == 4 && ipcache_is_settled(table))
         return ipcache_by_range(table, addr);
-    for (uint32_t word = IPCACHE_WORDS; word-- > 0;) {
+    for (uint32_t word = family == 4 ? 1 : IPCACHE_WORDS; word-- > 0;) {
         for (uint64_t left = in_use[word]; left;) {
             uint32_t bit = 63 - (uint32_t)__builtin_clzll(left);
             left &= ~(1ULL << bit);

@@ -14,7 +14,7 @@ struct peer_slot {
 };
 
 struct peer_table {
-    struct hashtab tab;
+    struct hashtab tab; /* its `own`: peers with a fixed VNI; usually none, and then nobody asks */
 };
 
 static_assert(offsetof(struct peer_slot, row) == sizeof(struct hashtab_link), "key place");
@@ -52,7 +52,18 @@ void peer_init(struct peer_table *table, uint32_t cap, uint64_t seed)
 
 bool peer_validate(struct peer_table *table, uint64_t size, uint32_t cap)
 {
-    return size >= peer_size(cap) && hashtab_validate(&table->tab, cap, peer_shape, peer_keep);
+    if (size < peer_size(cap) || !hashtab_validate(&table->tab, cap, peer_shape, peer_keep))
+        return false;
+    table->tab.own = 0;
+    for (uint32_t ref = 0; (ref = hashtab_next(&table->tab, peer_shape, ref)) != 0;)
+        table->tab.own += peer_at(table, ref)->fixed_vni;
+    return true;
+}
+
+const struct fwd_peer_row *peer_fixed_vni(const struct peer_table *table, const struct fwd_addr *ip)
+{
+    const struct fwd_peer_row *peer = table->tab.own ? peer_lookup(table, ip) : NULL;
+    return peer && peer->fixed_vni ? peer : NULL;
 }
 
 const struct fwd_peer_row *peer_lookup(const struct peer_table *table, const struct fwd_addr *ip)
@@ -76,6 +87,7 @@ int peer_upsert(struct peer_table *table, const struct fwd_peer_row *row, struct
         return -1;
     }
     struct peer_slot *slot = hashtab_at(&table->tab, peer_shape, ref);
+    table->tab.own += (uint32_t)row->fixed_vni - (fresh ? 0 : slot->row.fixed_vni);
     slot->row = *row;
     hashtab_commit(&table->tab, peer_shape, ref);
     return 0;
@@ -83,7 +95,10 @@ int peer_upsert(struct peer_table *table, const struct fwd_peer_row *row, struct
 
 int peer_delete(struct peer_table *table, const struct fwd_addr *ip)
 {
-    return hashtab_remove(&table->tab, peer_shape, ip) != 0;
+    uint32_t ref = hashtab_remove(&table->tab, peer_shape, ip);
+    if (ref)
+        table->tab.own -= peer_at(table, ref)->fixed_vni;
+    return ref != 0;
 }
 
 uint32_t peer_dump(const struct peer_table *table, uint64_t *cursor, struct fwd_peer_row *rows,

@@ -37,7 +37,7 @@ HEADERS = (
     "tables/ct_map.h",
     "tables/lpm.h",
 )
-SYSTEM_HEADERS = ("assert.h", "stdbool.h", "stddef.h", "stdint.h", "string.h")
+SYSTEM_HEADERS = ("assert.h", "emmintrin.h", "stdbool.h", "stddef.h", "stdint.h", "string.h")
 FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O1", "-g")
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
