@@ -91,16 +91,6 @@ static const struct fwd_lxc_row *stage_endpoint(struct path *p)
     return local;
 }
 
-/* overlay_outside: is the inner packet for no pod of this node, and a service's or its answer (4.9)?
- * True: verdict given. */
-static bool overlay_outside(struct path *p)
-{
-    const struct fwd_lxc_row *local =
-        p->settings->nodeport ? lxc_lookup(p->dp->lxc, &p->parsed.daddr) : NULL;
-    bool pods = local && !(local->flags & FWD_LXC_HOST);
-    return p->settings->nodeport && !pods && (path_nodeport(p) || path_nodeport_reply(p));
-}
-
 static enum fwd_drop to_container_ip(struct path *p)
 {
     enum fwd_drop drop;
@@ -156,10 +146,10 @@ static enum fwd_drop from_overlay_ip(struct path *p)
     enum fwd_drop drop;
     if ((drop = stage_parse(p)) || (drop = stage_peer(p)))
         return drop;
-    if (overlay_outside(p))
-        return FWD_DROP_NONE;
     const struct fwd_lxc_row *local = stage_endpoint(p);
     if (!local || local->flags & FWD_LXC_HOST) {
+        if (path_nodeport(p) || path_nodeport_reply(p)) /* a service's, or its answer (4.9) */
+            return FWD_DROP_NONE;
         path_to_stack(p, p->settings->router_mac, p->settings->host_mac);
         return FWD_DROP_NONE;
     }

@@ -1,8 +1,8 @@
-/* nodeport.c - services for traffic from outside: NodePort, externalIP, LoadBalancer, hostPort. Rows 8
- * and 9 of docs/datapath.md.
+/* nodeport.c - services for traffic that is no pod's: from outside (NodePort, externalIP, LoadBalancer,
+ * hostPort; rows 8 and 9 of docs/datapath.md), and the host's own to whatever service.
  *
- * Called by north_south.c for frames from and to netdev, by ingress.c and egress.c for what comes from
- * and goes to the overlay.
+ * Called by north_south.c for frames from and to netdev and from cilium_host, by ingress.c and egress.c
+ * for what comes from and goes to the overlay.
  * Source: datapath reference 4.3, 4.5, 4.9 (nodeport_lb4, rev_nodeport_lb4), 4.10, era [C], SNAT mode.
  *
  * Theory. The client's flow to the backend is one conntrack entry of the egress kind, marked
@@ -10,6 +10,8 @@
  * as soon as it leaves the pod. For a remote one the node puts its own address in the client's place, the
  * router's through the tunnel, so that answers come back here and take both steps in reverse. ICMP
  * errors take the same ways: the packet they quote tells the flow.
+ * The host is one more client. A backend that is the node itself would answer its own stack without
+ * asking us, so for that one the loopback address stands in the client's place.
  */
 #include "base/hash.h"
 #include "path/path.h"
@@ -75,8 +77,14 @@ static enum fwd_drop nodeport_choose(struct path *p, const struct lb_service *se
 
 /* ---- the way in ---- */
 
+/* nodeport_by_host: is the client the node itself? */
+static bool nodeport_by_host(const struct path *p)
+{
+    return p->pkt->port == FWD_PORT_HOST && p->src_identity == FWD_ID_HOST;
+}
+
 /* nodeport_track: translate, and the entry by which answers will be known. Its source is the world
- * whatever the client's identity (4.9/5). */
+ * whatever the client's identity (4.9/5), or the host. */
 static enum fwd_drop nodeport_track(struct path *p, const struct lb_service *service,
                                     const struct lb_backend *backend)
 {
@@ -87,7 +95,8 @@ static enum fwd_drop nodeport_track(struct path *p, const struct lb_service *ser
     enum fwd_drop drop = stage_ct_lookup(p, CT_EGRESS);
     if (drop)
         return drop;
-    p->src_identity = FWD_ID_WORLD;
+    if (!nodeport_by_host(p))
+        p->src_identity = FWD_ID_WORLD;
     drop = stage_ct_write(p, CT_EGRESS);
     p->src_identity = client;
     return drop;
@@ -106,20 +115,28 @@ static bool nodeport_error(const struct path *p)
     return (p->loaded.flags & FWD_TUPLE_RELATED) != 0;
 }
 
-/* nodeport_remote: to a backend on another node, under an address of ours. */
+static enum fwd_drop nodeport_snat(struct path *p, const struct fwd_addr *behind)
+{
+    return nodeport_error(p) ? path_snat_error(p) : path_snat(p, behind);
+}
+
+/* nodeport_remote: to a backend on another node, under an address of ours. What the host would have
+ * to send there itself cannot be handed back to it: it believes nobody who has its address. */
 static enum fwd_drop nodeport_remote(struct path *p)
 {
     p->dir = FWD_DIR_EGRESS;
     stage_ipcache_dst(p);
-    bool tunnel = path_tunnelled(p);
+    bool tunnel = path_tunnelled(p), host = nodeport_by_host(p);
+    if (host && !tunnel)
+        return FWD_DROP_STALE_OR_UNROUTABLE_IP;
     enum fwd_drop drop =
         tunnel ? stage_mtu(p) : stage_l3(p, p->settings->router_mac, NULL);
     if (!drop)
-        drop = nodeport_error(p) ? path_snat_error(p)
-                                 : path_snat(p, tunnel ? path_router(p) : path_node(p));
+        drop = nodeport_snat(p, tunnel ? path_router(p) : path_node(p));
     if (drop)
         return drop;
-    p->src_identity = p->out->src_identity = FWD_ID_WORLD;
+    if (!host)
+        p->src_identity = p->out->src_identity = FWD_ID_WORLD;
     if (tunnel) {
         stage_mss(p);
         return path_encap(p, p->dst);
@@ -136,11 +153,18 @@ static enum fwd_drop nodeport_forward(struct path *p)
                                    .addr = p->parsed.daddr});
     if (!local)
         return nodeport_remote(p);
-    if (local->flags & FWD_LXC_HOST) {
-        path_send(p, FWD_TO_STACK, FWD_PORT_HOST);
+    if (!(local->flags & FWD_LXC_HOST)) {
+        path_deliver_local(p, local->lxc_id);
         return FWD_DROP_NONE;
     }
-    path_deliver_local(p, local->lxc_id);
+    if (nodeport_by_host(p)) {
+        enum fwd_drop drop = nodeport_snat(p, path_loopback(p));
+        if (drop)
+            return drop;
+        path_to_stack(p, p->settings->router_mac, p->settings->host_mac);
+        return FWD_DROP_NONE;
+    }
+    path_send(p, FWD_TO_STACK, FWD_PORT_HOST);
     return FWD_DROP_NONE;
 }
 
@@ -148,7 +172,7 @@ static enum fwd_drop nodeport_forward(struct path *p)
 static bool nodeport_ports(struct path *p)
 {
     uint8_t proto = p->parsed.proto;
-    if (!p->settings->nodeport || p->l3_drop ||
+    if (p->l3_drop ||
         (proto != PROTO_TCP && proto != PROTO_UDP && proto != PROTO_SCTP))
         return false;
     if (p->parsed.fragment && (!p->settings->fragments || stage_fragment(p)))
@@ -156,10 +180,10 @@ static bool nodeport_ports(struct path *p)
     return !p->tuple_drop;
 }
 
-/* nodeport_told: somebody outside complains about an answer: to its backend. */
+/* nodeport_told: a client complains about an answer: to its backend. */
 static bool nodeport_told(struct path *p)
 {
-    if (!p->settings->nodeport || !path_error_outside(p))
+    if (!path_error_outside(p))
         return false;
     enum fwd_drop drop = nodeport_forward(p);
     if (drop)
@@ -167,17 +191,10 @@ static bool nodeport_told(struct path *p)
     return true;
 }
 
-bool path_nodeport(struct path *p)
+/* nodeport_enter: to the chosen backend, or no further. */
+static void nodeport_enter(struct path *p, const struct lb_service *service,
+                           const struct lb_backend *backend, enum fwd_drop drop)
 {
-    if (!nodeport_ports(p))
-        return nodeport_told(p);
-    const struct lb_backend *backend = NULL;
-    const struct lb_service *service =
-        lb_lookup_outside(&p->dp->lb, &p->parsed.daddr, p->parsed.dport, p->parsed.proto);
-    if (!service)
-        return false;
-    p->from_outside = true;
-    enum fwd_drop drop = nodeport_choose(p, service, &backend);
     path_lb_step(p, service, backend, drop);
     if (!drop)
         drop = nodeport_track(p, service, backend);
@@ -185,6 +202,41 @@ bool path_nodeport(struct path *p)
         drop = nodeport_forward(p);
     if (drop)
         path_refuse(p, drop);
+}
+
+bool path_nodeport(struct path *p)
+{
+    if (!p->settings->nodeport)
+        return false;
+    if (!nodeport_ports(p))
+        return nodeport_told(p);
+    const struct lb_backend *backend = NULL;
+    const struct lb_service *service =
+        lb_lookup_outside(&p->dp->lb, &p->parsed.daddr, p->parsed.dport, p->parsed.proto);
+    if (!service)
+        return false;
+    p->from_outside = p->by_maglev = true;
+    enum fwd_drop drop = nodeport_choose(p, service, &backend);
+    nodeport_enter(p, service, backend, drop);
+    return true;
+}
+
+bool path_host_service(struct path *p)
+{
+    if (!nodeport_by_host(p))
+        return false;
+    if (addr_equal(&p->parsed.daddr, path_loopback(p)))
+        return path_nodeport_reply(p);
+    if (!nodeport_ports(p))
+        return nodeport_told(p);
+    const struct lb_backend *backend = NULL;
+    const struct lb_service *service =
+        lb_lookup(&p->dp->lb, &p->parsed.daddr, p->parsed.dport, p->parsed.proto);
+    if (!service)
+        return false;
+    p->from_outside = true;
+    enum fwd_drop drop = path_lb_local(p, service, &backend);
+    nodeport_enter(p, service, backend, drop);
     return true;
 }
 
@@ -203,13 +255,19 @@ static bool nodeport_rev_nat(struct path *p)
     return true;
 }
 
-/* nodeport_answer: to the client: through the tunnel when it lives behind one, else out of netdev. */
+/* nodeport_answer: to the client: the host, or through the tunnel when it lives behind one, else out of
+ * netdev. */
 static void nodeport_answer(struct path *p)
 {
     enum fwd_drop drop;
+    const struct fwd_lxc_row *own = lxc_lookup(p->dp->lxc, &p->parsed.daddr);
     stage_ipcache_dst(p);
     if (p->from_tunnel)
         stage_mss(p);
+    if (own && own->flags & FWD_LXC_HOST) {
+        path_to_stack(p, p->settings->router_mac, p->settings->host_mac);
+        return;
+    }
     if (path_tunnelled(p)) {
         p->dir = FWD_DIR_EGRESS;
         p->src_identity = p->out->src_identity = FWD_ID_WORLD; /* as the service's (4.9/6) */
@@ -224,11 +282,12 @@ static void nodeport_answer(struct path *p)
 
 bool path_nodeport_reply(struct path *p)
 {
-    const struct fwd_addr *own[] = {path_node(p), path_router(p)};
+    const struct fwd_addr *own[] = {path_node(p), path_router(p), path_loopback(p)};
     bool error = nodeport_error(p), ours = false;
-    if (!p->settings->nodeport || (!error && !nodeport_ports(p)))
+    bool netdev = p->pkt->port == FWD_PORT_NETDEV; /* the host's own never come back there */
+    if ((netdev && !p->settings->nodeport) || (!error && !nodeport_ports(p)))
         return false;
-    for (uint32_t i = 0; i < 2 && !ours; i++)
+    for (uint32_t i = 0; i < 3 && !ours; i++)
         ours = error ? path_rev_snat_error(p, own[i]) : path_rev_snat(p, own[i]);
     if (!ours)
         return false;
@@ -239,13 +298,18 @@ bool path_nodeport_reply(struct path *p)
     return true;
 }
 
-bool path_nodeport_leave(struct path *p)
+static bool nodeport_leave(struct path *p)
 {
-    if (!p->settings->nodeport || !lxc_lookup(p->dp->lxc, &p->parsed.saddr))
+    if (!lxc_lookup(p->dp->lxc, &p->parsed.saddr))
         return false;
     if (nodeport_error(p))
         return path_error_leave(p);
     return nodeport_ports(p) && nodeport_rev_nat(p);
+}
+
+bool path_nodeport_leave(struct path *p)
+{
+    return p->settings->nodeport && nodeport_leave(p);
 }
 
 /* path_nat_fwd: answers of local backends to clients behind the tunnel get the service's address;
@@ -265,7 +329,7 @@ enum fwd_drop path_nat_fwd(struct path *p)
 bool path_nodeport_return(struct path *p)
 {
     bool answer = p->ct_status == FWD_CT_REPLY || p->ct_status == FWD_CT_RELATED;
-    if (!answer || !(p->ct_state.flags & FWD_CT_NODE_PORT) || !path_nodeport_leave(p))
+    if (!answer || !(p->ct_state.flags & FWD_CT_NODE_PORT) || !nodeport_leave(p))
         return false;
     nodeport_answer(p);
     return true;

@@ -1,7 +1,8 @@
 /* north_south.c - the host side: cilium_host and netdev, and handing packets to the stack.
  *
  * Called by dp.c for frames of these ports, by egress.c and ingress.c for the stack. Masquerading is
- * nat.c's, services for traffic from outside are nodeport.c's. Source: datapath reference 1.4/12, 1.10.
+ * nat.c's, services for traffic from outside and of the host are nodeport.c's.
+ * Source: datapath reference 1.4/12, 1.10.
  */
 #include "path/path.h"
 
@@ -50,7 +51,7 @@ static uint32_t host_identity(const struct path *p)
 static enum fwd_drop from_host_ip(struct path *p)
 {
     enum fwd_drop drop = stage_parse(p);
-    if (drop)
+    if (drop || path_host_service(p))
         return drop;
     const struct fwd_lxc_row *local = lxc_lookup(p->dp->lxc, &p->parsed.daddr);
     path_step(p, (struct fwd_step){.stage = FWD_STAGE_LOCAL, .flag = local != NULL,

@@ -38,7 +38,8 @@ struct path {
     uint32_t src_identity, dst_identity;
     enum fwd_dir dir;           /* direction drops are counted under */
     bool from_tunnel;
-    bool from_outside;          /* nodeport.c: to a service, from outside */
+    bool from_outside;          /* nodeport.c: to a service, from outside or the host */
+    bool by_maglev;             /* and from outside: the same backend on every node */
     bool fragment_known;        /* stage_fragment has spoken */
     bool nat_done;              /* its addresses are final, or another frame took its place */
 
@@ -163,11 +164,14 @@ bool path_rev_snat(struct path *p, const struct fwd_addr *own);
 /* path_rev_snat_error: and an error about what left under @own. */
 bool path_rev_snat_error(struct path *p, const struct fwd_addr *own);
 
-/* ---- nodeport.c: services for traffic from outside ---- */
+/* ---- nodeport.c: services for traffic from outside, and of the host ---- */
 
 /* path_nodeport: a packet from netdev or the overlay to a service, or an error about its answer. True:
  * verdict given. */
 bool path_nodeport(struct path *p);
+/* path_host_service: what the host sends to a service, about its answer, or as its backend. True:
+ * verdict given. */
+bool path_host_service(struct path *p);
 /* path_nodeport_reply: what came for the node itself, if it is a remote backend's answer, goes back
  * out to the client. True: verdict given. */
 bool path_nodeport_reply(struct path *p);

@@ -77,7 +77,7 @@ static const struct lb_backend *lb_choose(struct path *p, const struct lb_servic
     const struct lb_backend *backend = NULL;
     if (service->flags & FWD_SVC_AFFINITY)
         backend = lb_affinity_get(&p->dp->lb, service, &p->parsed.saddr, p->ct_packet.now_s);
-    if (!backend && p->from_outside)
+    if (!backend && p->by_maglev)
         backend = path_maglev(p, service);
     /* The flow's hash is keyed by the arena's seed: random to clients, the same in a replay. */
     return backend ? backend : lb_select(&p->dp->lb, service, p->hash >> 16);

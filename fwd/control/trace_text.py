@@ -25,6 +25,8 @@ __all__ = ["stage_records", "verdict_result", "verdict_text"]
 
 _ENTRY: Final = {PORT_HOST: "from-host", PORT_NETDEV: "from-netdev", PORT_OVERLAY: "from-overlay"}
 _HOOK_OF_ROW: Final = {7: "to-overlay", 8: "to-netdev", 9: "from-netdev", 11: "to-container"}
+_ANYWHERE: Final = {Stage.SNAT, Stage.REV_SNAT}
+"""Stages that the hook they stand in the table for is not the only one to run."""
 
 
 def stage_records(
@@ -44,7 +46,7 @@ def stage_records(
         row = info.row if info else None
         if step.stage == Stage.DECAP:
             hook = "from-overlay"
-        elif row is not None:
+        elif row is not None and step.stage not in _ANYWHERE:
             hook = _HOOK_OF_ROW.get(row, hook)
         rule = rules.get(policy_rule_id(step))
         records.append(

@@ -1,5 +1,5 @@
 /* world.c - see world.h. One node: two pods, a pod behind node2, a plain VXLAN peer, policy, and
- * services with two backends, with none, and with the client itself. Addresses as in the rows of
+ * services with two backends, with none, with the client itself, and with the node. Addresses as in the rows of
  * tests/csrc/path, which is where the seeds come from.
  */
 #include "unity.c"
@@ -95,9 +95,9 @@ static void add_service(struct fwd_addr addr, uint16_t port, uint16_t id, uint16
 static void add_services(void)
 {
     struct fwd_error err = {0};
-    const struct fwd_addr at[6] = {v4(NGINX), v4(LOCAL_IP), v4(CURL_IP),
-                                   v6(2, 0x171), v6(0, 0x109), v6(0, 0x108)};
-    for (uint32_t id = 2; id < 14; id++) {
+    const struct fwd_addr at[7] = {v4(NGINX), v4(LOCAL_IP), v4(CURL_IP), v6(2, 0x171),
+                                   v6(0, 0x109), v6(0, 0x108), v4(NODE)};
+    for (uint32_t id = 2; id < 16; id++) {
         struct fwd_backend_row row = {.addr = at[id / 2 - 1], .id = id, .port = 8080,
                                       .proto = id & 1 ? PROTO_UDP : PROTO_TCP};
         must(fwd_backend_upsert(world, &row, &err) == 0);
@@ -106,6 +106,7 @@ static void add_services(void)
     add_service(v4(VIP | 11), 80, 22, 0, (uint32_t[]){0}, 0);
     add_service(v4(VIP | 12), 80, 24, 0, (uint32_t[]){3}, 1);
     add_service(v4(VIP | 13), 80, 26, FWD_SVC_AFFINITY, (uint32_t[]){1, 2, 3}, 3);
+    add_service(v4(VIP | 14), 80, 32, 0, (uint32_t[]){7}, 1);
     add_service(v6(0x96, 0x10), 80, 28, 0, (uint32_t[]){4, 5}, 2);
     add_service(v6(0x96, 0x13), 80, 30, 0, (uint32_t[]){6}, 1);
 }
