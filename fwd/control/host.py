@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from fwd.control.compile import router_mac
 from fwd.control.preflight import at_line
 from fwd.datapath.packet import PORT_HOST
+from fwd.model.address import host_network
+from fwd.model.rows import Settings
 from fwd.netlink.errors import LinkError
 from fwd.netlink.host import HOST_DEVICE, HostShape, shape_host
 from fwd.netlink.masquerade import Forwarding, masquerade, stop_masquerade
@@ -46,6 +48,7 @@ def plan_host(node: NodeFile, mtu: int) -> HostPlan:
     own = frozenset(node.node.pod_cidr)
     remote = frozenset(prefix for peer in node.peers for prefix in peer.pod_cidr)
     tunnel = node.tunnel.protocol == "vxlan"
+    pods = own | remote
     native: frozenset[Address] = frozenset() if tunnel else frozenset(p.ip for p in node.peers)
     # IPv6 leaves pods alone unless the node says under which address it reaches the world
     families = frozenset({4, 6} if node.node.ip6 is not None else {4})
@@ -55,13 +58,34 @@ def plan_host(node: NodeFile, mtu: int) -> HostPlan:
             mac=router_mac(node),
             addresses=node.node.router_ip,
             # with native routing the way to other nodes' pods is the host's own affair
-            networks=own | remote if tunnel else own,
+            networks=(pods if tunnel else own) | _services(node, pods),
             mtu=mtu,
         ),
         forward=families if node.features.masquerade or not tunnel else frozenset(),
         sources=sources if node.features.masquerade else frozenset(),
-        exempt=own | remote | native,
+        exempt=pods | native,
     )
+
+
+def _services(node: NodeFile, pods: frozenset[Network]) -> frozenset[Network]:
+    """Return the routes to services: their addresses, and the one that nodes' own backends answer.
+
+    An address of a node is the kernel's to find, one of a pod's network has a route already.
+    """
+    nodes = set(node.node.own)
+    for peer in node.peers:
+        nodes.update((peer.ip, *peer.router_ip))
+    found = {
+        host_network(service.frontend)
+        for service in node.services
+        if service.frontend not in nodes
+        and not any(service.frontend in network for network in pods)
+    }
+    families = {network.version for network in found}
+    loopbacks = {one.version: one for one in (Settings().loopback, Settings().loopback6)}
+    loopbacks |= {one.version: one for one in node.node.loopback_ip}
+    answers = (one for one in loopbacks.values() if one.version in families)
+    return frozenset(found) | frozenset(map(host_network, answers))
 
 
 class HostDevice:

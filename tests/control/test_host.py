@@ -54,6 +54,23 @@ def test_plan_of_a_masquerading_node_spares_the_pods():
     assert plan.exempt == names("10.0.1.0/24", "fd00:1::/64", "10.0.2.0/24")
 
 
+def service(frontend: str) -> str:
+    """A row of ``services``."""
+    return f"  - {{name: s, frontend: '{frontend}', port: 80, backends: []}}"
+
+
+def test_plan_leads_to_services_that_have_no_way_yet():
+    """An address each, and the one that a node's own backends answer; not nodes', not pods'."""
+    taken = ("192.0.2.1", "192.0.2.2", "10.0.2.1", "10.0.2.77", "10.0.1.77")
+    plan = plan_host(node("services:", *map(service, taken)), 1450)
+    pods = names("10.0.1.0/24", "fd00:1::/64", "10.0.2.0/24")
+    assert plan.shape.networks == pods
+    plan = plan_host(node("services:", service("10.96.0.10"), service(taken[0])), 1450)
+    assert plan.shape.networks == pods | names("10.96.0.10/32", "169.254.42.1/32")
+    plan = plan_host(node("services:", service("fd00:96::10")), 1450)
+    assert plan.shape.networks == pods | names("fd00:96::10/128", "fda9:fe2a:100::1/128")
+
+
 def test_plan_with_native_routing_leaves_remote_pods_to_the_host():
     """It forwards, its device leads to its own pods only, and other nodes see pods."""
     plan = plan_host(node("tunnel: {protocol: disabled}", "features: {masquerade: true}"), 1500)

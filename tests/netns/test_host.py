@@ -18,7 +18,9 @@ import pytest
 
 from fwd.api.client import Client
 from fwd.control.lab import Lab
+from fwd.model.enums import Drop
 from tests.netns.net import PREFIX, Net
+from tests.netns.programs import UDP_ASK, UDP_ECHO, python
 from tests.netns.worlds import pod, two_nodes
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ A0, B0, ROUTER1 = "10.244.0.10", "10.244.2.10", "10.244.0.150"
 NODE1, NODE2, WORLD = "192.168.56.105", "192.168.56.106", "203.0.113.9"
 NODE6 = {"node1": "2001:db8:113::1", "node2": "2001:db8:114::1"}
 WORLD6 = "2001:db8:113::9"
+WEB, DNS, OWN, EMPTY = (f"10.96.0.{last}" for last in (10, 11, 12, 13))
+WEB6, OWN6 = "fd00:96::10", "fd00:96::12"
 FORWARD = ("cat", "/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding")
 
 
@@ -120,6 +124,71 @@ def test_host_reaches_a_remote_pod_as_remote_node(net):
     net.lab.end([web])
     rows = net.rows(net.nodes["node2"], "ct")
     assert 6 in {row["src_identity"] for row in rows if row["direction"] == "IN"}
+
+
+def service(name: str, address: str, targets: list[str], target: int, proto: str = "TCP") -> Any:
+    """A Service of port 80 and its EndpointSlice."""
+    port = {"port": 80, "targetPort": target, "protocol": proto}
+    family = "IPv6" if ":" in address else "IPv4"
+    return [
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
+         "spec": {"clusterIP": address, "ports": [port]}},
+        {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": family,
+         "metadata": {"name": f"{name}-1", "labels": {"kubernetes.io/service-name": name}},
+         "ports": [{"port": target, "protocol": proto}],
+         "endpoints": [{"addresses": [one]} for one in targets]},
+    ]  # fmt: skip
+
+
+def host_routes(net: Net) -> set[str]:
+    """Where cilium_host of node1 leads to beside the pods."""
+    shown = [net.lab.run("node1", "ip", family, "-j", "route", "show", "dev", "cilium_host").stdout
+             for family in ("-4", "-6")]  # fmt: skip
+    found = {row["dst"] for text in shown for row in json.loads(text or "[]")}
+    return {one for one in found if "/" not in one and one != "fe80::" and "::150" not in one}
+
+
+def test_the_host_reaches_services(net):
+    """Near and far, TCP, UDP, IPv6, a server of the node's own; routes come and go."""
+    node1 = net.nodes["node1"]
+    pods = [serve(net, short, 8010, "::") for short in ("a0", "b0")]
+    echoes = [
+        net.lab.spawn(short, sys.executable, "-c", UDP_ECHO, "8011", log=f"echo-{short}.log").pid
+        for short in ("a0", "b0")
+    ]
+    own = serve(net, "node1", 8012, "::")
+    for short in ("a0", "b0"):
+        net.lab.wait_for("UDP", lambda s=short: ":8011 " in net.lab.run(s, "ss", "-lun").stdout)
+    manifest = net.manifest("host.yaml", [
+        *service("web", WEB, [A0, B0], 8010), *service("dns", DNS, [A0, B0], 8011, "UDP"),
+        *service("own", OWN, [NODE1], 8012), *service("empty", EMPTY, [], 8010),
+        *service("web6", WEB6, ["fd00:0::10", "fd00:2::10"], 8010),
+        *service("own6", OWN6, [NODE6["node1"]], 8012),
+    ])  # fmt: skip
+    net.fwd(node1, "apply", "-f", str(manifest))
+    loopbacks = {"169.254.42.1", "fda9:fe2a:100::1"}
+    assert host_routes(net) == {WEB, DNS, OWN, EMPTY, WEB6, OWN6} | loopbacks
+    for address in (WEB, f"[{WEB6}]", OWN, f"[{OWN6}]"):
+        answers = [fetch(net, "node1", f"http://{address}/") for _ in range(8)]
+        assert answers == ["200"] * 8, address
+    for short in ("a0", "b0"):
+        log = net.lab.log(f"http-{short}.log", 100)
+        assert f"{ROUTER1} - -" in log, short
+        assert "fd00::150 - -" in log, short
+    log = net.lab.log("http-node1.log", 100)
+    assert all(f"{loopback} - -" in log for loopback in loopbacks)
+    for _ in range(8):
+        assert python(net, "node1", UDP_ASK, DNS, 80, 3000, 1, 3) == ["whole"]
+    before = net.drops(node1, Drop.SERVICE_BACKEND_NOT_FOUND)
+    assert fetch(net, "node1", f"http://{EMPTY}/") == "000"
+    assert net.drops(node1, Drop.SERVICE_BACKEND_NOT_FOUND) > before
+    told = net.trace(node1, f"host -> {WEB}:80/tcp")
+    assert told["result"] == "forwarded"
+    assert "stage_lb" in {stage["function"] for stage in told["packet"]["stages"]}
+    net.fwd(node1, "delete", "-f", str(manifest))
+    assert host_routes(net) == set()
+    assert fetch(net, "node1", f"http://{A0}:8010/") == "200"
+    net.lab.end([*pods, *echoes, own])
 
 
 def test_ipv6_between_host_and_pods_of_both_nodes(net):
