@@ -180,6 +180,7 @@ static void path_begin(struct path *p, struct fwd_dp *dp, uint64_t now_ns, struc
     if (p->l3_drop)
         return;
     p->orig_saddr = p->parsed.saddr;
+    ipcache_prefetch(dp->ipcache, &p->parsed.daddr);
     p->tuple_drop = ct_tuple_load(&p->parsed, &p->loaded, &p->ct_packet);
     if (p->tuple_drop || p->parsed.fragment)
         return;

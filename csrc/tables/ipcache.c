@@ -6,7 +6,8 @@
  * With more lengths of IPv4 than that, ipcache_settle sorts its prefixes into ranges (lpm.c), and a
  * lookup searches those. A /32 that is new since then is found by hash, before the ranges are asked,
  * for pods come all the time; any other prefix that comes, or one that goes, makes the ranges stale,
- * and lookups go by length again until the next ipcache_settle. A small table has no ranges.
+ * and lookups go by length again until the next ipcache_settle. Small tables and
+ * ones beyond two million have none.
  */
 #include "tables/arena.h"
 #include "tables/addr_text.h"
@@ -48,9 +49,14 @@ static uint64_t ipcache_hash_size(uint32_t cap)
     return table_align(offsetof(struct ipcache, tab) + hashtab_size(cap, ipcache_shape));
 }
 
+static bool ipcache_has_ranges(uint32_t cap)
+{
+    return cap >= IPCACHE_LPM_CAP_MIN && cap <= LPM_CAP_MAX;
+}
+
 uint64_t ipcache_size(uint32_t cap)
 {
-    return ipcache_hash_size(cap) + (cap < IPCACHE_LPM_CAP_MIN ? 0 : lpm_size(cap));
+    return ipcache_hash_size(cap) + (ipcache_has_ranges(cap) ? lpm_size(cap) : 0);
 }
 
 static struct lpm *ipcache_lpm(const struct ipcache *table)
@@ -173,7 +179,7 @@ bool ipcache_settle(struct ipcache *table)
 {
     uint32_t changes = __atomic_load_n(&table->changes, __ATOMIC_ACQUIRE);
     uint32_t pods = table->pods;
-    if (table->tab.cap < IPCACHE_LPM_CAP_MIN ||
+    if (!ipcache_has_ranges(table->tab.cap) ||
         (table->settled == changes && table->pods_settled == pods) ||
         __builtin_popcountll(table->in_use[0][0]) <= IPCACHE_LPM_LENGTHS)
         return true;
@@ -235,34 +241,10 @@ const struct ipcache_entry *ipcache_lookup(const struct ipcache *table, const st
     return NULL;
 }
 
-/* ipcache_head: where the chain of @addr as a /32 begins. */
-static const uint32_t *ipcache_head(const struct ipcache *table, const struct fwd_addr *addr)
-{
-    struct ipcache_entry key = {.family = 4, .prefix_len = 32, .prefix = *addr};
-    return hashtab_head(&table->tab, hashtab_hash(&table->tab, &key, ipcache_shape.key_len));
-}
-
 void ipcache_prefetch(const struct ipcache *table, const struct fwd_addr *addr)
 {
-    if (!addr_is_v4(addr))
-        return;
-    if (ipcache_is_settled(table))
+    if (ipcache_is_settled(table) && addr_is_v4(addr))
         lpm_prefetch(ipcache_lpm(table), ipcache_v4(addr));
-    else if (table->used[0][32])
-        __builtin_prefetch(ipcache_head(table, addr));
-}
-
-void ipcache_prefetch_entry(const struct ipcache *table, const struct fwd_addr *addr)
-{
-    if (!addr_is_v4(addr))
-        return;
-    if (ipcache_is_settled(table)) {
-        lpm_prefetch_ranges(ipcache_lpm(table), ipcache_v4(addr));
-        return;
-    }
-    uint32_t ref = table->used[0][32] ? *ipcache_head(table, addr) : 0;
-    if (ref)
-        __builtin_prefetch(ipcache_at(table, ref));
 }
 
 int ipcache_upsert(struct ipcache *table, const struct fwd_ipcache_row *row, struct fwd_error *err)

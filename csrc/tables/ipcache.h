@@ -25,10 +25,8 @@ const struct ipcache_entry *ipcache_lookup(const struct ipcache *table, const st
 /* ipcache_settle: make lookups fast again after changes; they are right before and meanwhile, too.
  * May run in another thread than them, one at a time. False: there were changes meanwhile. */
 bool ipcache_settle(struct ipcache *table);
-/* ipcache_prefetch: ask for what a lookup of @addr reads first; ipcache_prefetch_entry, when that
- * has had time to come, for what it reads next. */
+/* ipcache_prefetch: in a table so large that it matters, ask for what a lookup of @addr reads. */
 void ipcache_prefetch(const struct ipcache *table, const struct fwd_addr *addr);
-void ipcache_prefetch_entry(const struct ipcache *table, const struct fwd_addr *addr);
 int ipcache_upsert(struct ipcache *table, const struct fwd_ipcache_row *row, struct fwd_error *err);
 int ipcache_delete(struct ipcache *table, const struct fwd_ipcache_row *key);
 uint32_t ipcache_dump(const struct ipcache *table, uint64_t *cursor, struct fwd_ipcache_row *rows,

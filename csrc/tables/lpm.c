@@ -3,12 +3,16 @@
  * Theory. Nested prefixes cut the address space into ranges with one answer each, at most two a
  * prefix. They are sorted by their first address; its upper 18 bits choose a run of them, in which
  * the lower 14 are searched for. A run's first range always begins at 0, so every address has one.
+ * A run of up to twelve ranges, which is nearly every one, is also written into one cache line of
+ * its own: a lookup reads that line and compares all at once. Longer runs are searched.
  * Building sorts 64-bit words of prefix, length and reference by their upper 38 bits in four passes
- * of a radix sort, back and forth between `sorted` and the memory the ranges will have.
+ * of a radix sort, in the memory that ranges and lines will have.
  */
 #include "tables/lpm.h"
 
-#include "base/hash.h"
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 enum {
     LPM_RUN_BITS = 18, LPM_RUNS = 1 << LPM_RUN_BITS, LPM_RUN_SHIFT = 32 - LPM_RUN_BITS,
@@ -17,11 +21,18 @@ enum {
     LPM_PASSES = 4,              /* even: the last pass ends in `sorted` */
     LPM_LEN_SHIFT = 26, LPM_LEN_MASK = 63, LPM_PREFIX_SHIFT = 32,
     LPM_DEPTH = 34,              /* prefixes around one address, and none at all */
+    LPM_LINE_RANGES = 12, LPM_NO_START = 1 << LPM_RUN_SHIFT,
 };
 
 struct lpm_range {
     uint32_t start;              /* the lower bits of its first address */
     uint32_t ref;
+};
+
+struct lpm_line {
+    uint16_t start[LPM_LINE_RANGES]; /* ascending, LPM_NO_START behind the last */
+    uint8_t ref[LPM_LINE_RANGES][3]; /* little end first */
+    uint32_t is_long;                /* the run has more ranges than fit here: see ranges */
 };
 
 struct lpm {
@@ -30,10 +41,12 @@ struct lpm {
     uint32_t ranges;
     uint32_t pad[13];
     uint32_t run[LPM_RUNS + 16]; /* first range of each run, and the end */
-    /* struct lpm_range[lpm_ranges_max(cap)], then uint64_t sorted[cap] */
+    struct lpm_line line[LPM_RUNS];
+    /* struct lpm_range[lpm_ranges_max(cap)] */
 };
 
-static_assert(sizeof(struct lpm) % TABLE_ALIGN == 0, "the ranges begin on a cache line");
+static_assert(sizeof(struct lpm_line) == TABLE_ALIGN, "a run is a cache line");
+static_assert(offsetof(struct lpm, line) % TABLE_ALIGN == 0, "and begins on one");
 static_assert(sizeof(struct lpm_range) == sizeof(uint64_t), "the sort uses their memory");
 
 static uint64_t lpm_ranges_size(uint32_t cap)
@@ -43,7 +56,7 @@ static uint64_t lpm_ranges_size(uint32_t cap)
 
 uint64_t lpm_size(uint32_t cap)
 {
-    return sizeof(struct lpm) + lpm_ranges_size(cap) + table_align((uint64_t)cap * sizeof(uint64_t));
+    return sizeof(struct lpm) + lpm_ranges_size(cap);
 }
 
 static struct lpm_range *lpm_ranges(const struct lpm *lpm)
@@ -51,9 +64,10 @@ static struct lpm_range *lpm_ranges(const struct lpm *lpm)
     return (struct lpm_range *)((uintptr_t)lpm + sizeof(*lpm));
 }
 
+/* The sort's other half: the lines, or what the largest table needs beyond them. */
 static uint64_t *lpm_sorted(const struct lpm *lpm)
 {
-    return (uint64_t *)((uintptr_t)lpm_ranges(lpm) + lpm_ranges_size(lpm->cap));
+    return (uint64_t *)(uintptr_t)lpm->line;
 }
 
 void lpm_init(struct lpm *lpm, uint32_t cap)
@@ -138,6 +152,24 @@ static void lpm_leave(struct lpm_sweep *sweep, uint64_t start)
     }
 }
 
+/* lpm_fill_lines: the short runs once more, a line each; what was sorted there is read by now. */
+static void lpm_fill_lines(struct lpm *lpm)
+{
+    for (uint32_t run = 0; run < LPM_RUNS; run++) {
+        const struct lpm_range *range = lpm_ranges(lpm) + lpm->run[run];
+        uint32_t n = lpm->run[run + 1] - lpm->run[run];
+        struct lpm_line *line = &lpm->line[run];
+        line->is_long = n > LPM_LINE_RANGES;
+        for (uint32_t i = 0; i < LPM_LINE_RANGES; i++) {
+            struct lpm_range one = i < n ? range[i] : (struct lpm_range){LPM_NO_START, 0};
+            line->start[i] = (uint16_t)one.start;
+            line->ref[i][0] = (uint8_t)one.ref;
+            line->ref[i][1] = (uint8_t)(one.ref >> 8);
+            line->ref[i][2] = (uint8_t)(one.ref >> 16);
+        }
+    }
+}
+
 void lpm_finish(struct lpm *lpm)
 {
     struct lpm_sweep sweep = {.lpm = lpm};
@@ -158,15 +190,36 @@ void lpm_finish(struct lpm *lpm)
     lpm_leave(&sweep, 1ULL << 32);
     lpm_cut(&sweep, 1ULL << 32, 0);
     lpm->run[LPM_RUNS] = lpm->ranges;
+    lpm_fill_lines(lpm);
 }
 
 /* ---- lookup ---- */
 
-uint32_t lpm_lookup(const struct lpm *lpm, uint32_t addr)
+/* lpm_place: which of a line's ranges holds the lower bits @low: as many begin at or below it, less
+ * one. */
+static inline uint32_t lpm_place(const struct lpm_line *line, uint32_t low)
+{
+#if defined(__SSE2__)
+    __m128i above = _mm_set1_epi16((short)(low + 1)); /* starts have 15 bits: signed is fine */
+    __m128i eight = _mm_loadu_si128((const __m128i_u *)line->start);
+    __m128i four = _mm_loadl_epi64((const __m128i_u *)(line->start + 8));
+    uint32_t below = (uint32_t)_mm_movemask_epi8(_mm_cmpgt_epi16(above, eight)) |
+                     (uint32_t)_mm_movemask_epi8(_mm_cmpgt_epi16(above, four)) << 16;
+    return (31 - (uint32_t)__builtin_clz(below & 0x00ffffff)) / 2;
+#else
+    uint32_t place = 0;
+    while (place + 1 < LPM_LINE_RANGES && line->start[place + 1] <= low)
+        place++;
+    return place;
+#endif
+}
+
+/* lpm_search: the last range of a long run that begins at or below. */
+static uint32_t lpm_search(const struct lpm *lpm, uint32_t addr)
 {
     const struct lpm_range *range = lpm_ranges(lpm) + lpm->run[addr >> LPM_RUN_SHIFT];
     uint32_t n = lpm->run[(addr >> LPM_RUN_SHIFT) + 1] - lpm->run[addr >> LPM_RUN_SHIFT];
-    while (n > 1) { /* the last range that begins at or below; no branch to guess wrong */
+    while (n > 1) {
         uint32_t half = n / 2;
         range += range[half].start <= (addr & LPM_RUN_MASK) ? half : 0;
         n -= half;
@@ -174,14 +227,16 @@ uint32_t lpm_lookup(const struct lpm *lpm, uint32_t addr)
     return range->ref;
 }
 
-void lpm_prefetch(const struct lpm *lpm, uint32_t addr)
+uint32_t lpm_lookup(const struct lpm *lpm, uint32_t addr)
 {
-    __builtin_prefetch(&lpm->run[addr >> LPM_RUN_SHIFT]);
+    const struct lpm_line *line = &lpm->line[addr >> LPM_RUN_SHIFT];
+    if (line->is_long)
+        return lpm_search(lpm, addr);
+    const uint8_t *ref = line->ref[lpm_place(line, addr & LPM_RUN_MASK)];
+    return (uint32_t)ref[0] | (uint32_t)ref[1] << 8 | (uint32_t)ref[2] << 16;
 }
 
-void lpm_prefetch_ranges(const struct lpm *lpm, uint32_t addr)
+void lpm_prefetch(const struct lpm *lpm, uint32_t addr)
 {
-    uint32_t first = lpm->run[addr >> LPM_RUN_SHIFT];
-    uint32_t end = lpm->run[(addr >> LPM_RUN_SHIFT) + 1];
-    __builtin_prefetch(&lpm_ranges(lpm)[first + (end - first) / 2]);
+    table_prefetch(&lpm->line[addr >> LPM_RUN_SHIFT]);
 }

@@ -2,8 +2,8 @@
  *
  * A by-product of the ipcache, built aside from its entries and thrown away when they change; it
  * answers with the entries' references. Memory and lookup: DXR (Zec, Rizzo, Mikuc 2012) with 18 bits
- * in the direct part, so that the ranges of a run share a cache line even with a million prefixes;
- * performance reference A.7.
+ * in the direct part, so that a run fits a cache line even with a million prefixes; performance
+ * reference A.7.
  */
 #ifndef FWD_TABLES_LPM_H
 #define FWD_TABLES_LPM_H
@@ -12,7 +12,10 @@
 
 struct lpm;
 
-enum { LPM_REF_MAX = (1 << 26) - 1 };
+enum {
+    LPM_CAP_MAX = 1 << 21, /* prefixes: the sort has this much room */
+    LPM_REF_MAX = (1 << 24) - 1, /* a line has three bytes for each */
+};
 
 /* lpm_size: bytes for @cap prefixes. Nothing of it is touched before the first build. */
 uint64_t lpm_size(uint32_t cap);
@@ -27,8 +30,7 @@ void lpm_finish(struct lpm *lpm);
 /* lpm_lookup: the reference of the longest prefix that holds @addr (host order), 0 = none. */
 uint32_t lpm_lookup(const struct lpm *lpm, uint32_t addr);
 
-/* lpm_prefetch: ask for what lpm_lookup reads first; lpm_prefetch_ranges: then for the rest. */
+/* lpm_prefetch: ask for what lpm_lookup reads, of nearly every address all there is. */
 void lpm_prefetch(const struct lpm *lpm, uint32_t addr);
-void lpm_prefetch_ranges(const struct lpm *lpm, uint32_t addr);
 
 #endif

@@ -34,7 +34,6 @@ class Lpm:
     def lookup(self, addr: int) -> int:
         """Return the reference, 0 = none."""
         self.lib.lpm_prefetch(self.region.table, addr)
-        self.lib.lpm_prefetch_ranges(self.region.table, addr)
         return int(self.lib.lpm_lookup(self.region.table, addr))
 
 
@@ -77,6 +76,17 @@ def test_no_prefix_is_no_answer() -> None:
     assert lpm.lookup(0x01020304) == 1
     lpm.build([])
     assert lpm.lookup(0x01020304) == 0
+
+
+def test_runs_of_every_length_up_to_far_beyond_a_line() -> None:
+    """The ranges of one run, from one to more than a cache line holds, each found at its ends."""
+    for count in range(1, 40):
+        prefixes = [IPv4Network((0x0A000000 | n << 4, 29)) for n in range(count)]
+        lpm = Lpm(prefixes)
+        for n in range(count):
+            base = 0x0A000000 | n << 4
+            want = [n + 1, n + 1, 0, 0]
+            assert [lpm.lookup(base + off) for off in (0, 7, 8, 15)] == want
 
 
 def test_most_ranges_that_a_table_can_make_fit() -> None:
