@@ -34,7 +34,7 @@ DOWNLOAD = """
 i=0
 while [ $i -lt $1 ]; do
     (curl -sf -m 120 --keepalive-time 1 -w "%{stderr}$i %{exitcode}\n" $0 |
-     (while [ ! -e $2-go ]; do sleep 0.1; done; cat >$2-$i)) &
+     (n=0; while [ ! -e $2-go ] && [ $n -lt 900 ]; do sleep 0.1; n=$((n+1)); done; cat >$2-$i)) &
     i=$((i+1))
 done
 wait
