@@ -25,6 +25,8 @@ from tests.csrc.path.rows import complete
 from tests.csrc.path.test_nodeport import NODE1, NODE2, WORLD2, cross, datapath
 
 NGINX, LOCAL = 60, 2827
+HALF_A_SUM = 40 + 17
+"""Quoted bytes of IPv6 that end within TCP's checksum: half of one cannot be put right."""
 SEC = 1_000_000_000
 # (client, service, backend, its port, router on the client's way), by family and place
 FLOWS: dict[str, dict[str, Any]] = {
@@ -118,7 +120,7 @@ def aged(packet: bytes, like: bytes) -> bytes:
 @given(
     name=st.sampled_from(sorted(FLOWS)),
     sport=st.sampled_from([80, 40000, 65535]),
-    keep=st.integers(48, 200),
+    keep=st.integers(48, 200).filter(lambda length: length != HALF_A_SUM),
     router=st.booleans(),
 )
 def test_who_reads_an_error_sees_its_own_packet(
