@@ -23,7 +23,7 @@ from fwd.control.net import NetDevice
 from fwd.control.node_source import NodeSource
 from fwd.control.offload import Offloads
 from fwd.control.policy import DIRECTIONS, explain
-from fwd.control.preflight import check_start, has_host, pod_mtu
+from fwd.control.preflight import check_start, has_host, narrow_ways, pod_mtu
 from fwd.control.reload import count_changes, refuse_fixed
 from fwd.control.sweep import ConntrackSweep, purge, purge_services
 from fwd.datapath import slowpath
@@ -97,6 +97,8 @@ class Agent:
             self._log.warning(warning)
         device = await check_start(node)
         self._mtu = pod_mtu(node, device)
+        for warning in narrow_ways(node, self._mtu):
+            self._log.warning(warning)
         if node.features.nodeport and not has_host(device):
             self._log.warning("features.nodeport: services are not reached from outside, node.ip "
                               "is on a loopback device", file=str(node.path))  # fmt: skip

@@ -18,10 +18,10 @@ from fwd.netlink.netns import open_namespace
 from fwd.netlink.nft import check_nft
 from fwd.netlink.outside import NET_DEVICE, check_reverse_path, check_uplink
 from fwd.netlink.tap import check_tun_device
-from fwd.netlink.tunnel import open_tunnel_socket
+from fwd.netlink.tunnel import open_tunnel_socket, route_mtu
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from fwd.config.schema import EndpointSection, NodeFile
     from fwd.model.rows import Address
@@ -33,6 +33,7 @@ __all__ = [
     "check_outside",
     "check_start",
     "has_host",
+    "narrow_ways",
     "pod_mtu",
 ]
 
@@ -184,6 +185,28 @@ def pod_mtu(node: NodeFile, device: Device) -> int:
             f"`ip link set {device.name} mtu {_MTU_MIN + overhead}` or more",
         )
     return mtu
+
+
+def narrow_ways(node: NodeFile, mtu: int) -> Iterator[str]:
+    """Tell which peers full packets of pods reach in fragments only.
+
+    Args:
+        node: the node file.
+        mtu: of its pods, bytes.
+
+    Yields:
+        One warning a peer, with what to do.
+    """
+    if node.tunnel.protocol != "vxlan":
+        return
+    for peer in node.peers:
+        way = route_mtu(node.node.ip, peer.ip) if peer.ip.version == 4 else None
+        if way is not None and way < mtu + _OVERHEAD:
+            yield (
+                f"tunnel.mtu: the way to peer {peer.name} ({peer.ip}) takes {way} bytes, full "
+                f"packets of pods need {mtu + _OVERHEAD} and will travel in fragments: write "
+                f"tunnel.mtu: {way - _OVERHEAD}"
+            )
 
 
 def at_line(node: NodeFile, line: int, text: str) -> ConfigError:

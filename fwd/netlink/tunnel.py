@@ -14,7 +14,7 @@ from fwd.netlink.owner import udp_owner
 if TYPE_CHECKING:
     from fwd.model.rows import Address
 
-__all__ = ["open_tunnel_socket"]
+__all__ = ["open_tunnel_socket", "route_mtu"]
 
 _BUFFER_SIZE = 8 << 20
 """Bytes each way: the bursts of 32 pods, or a pause of 50 ms at 1 Gbit/s."""
@@ -23,6 +23,7 @@ _SO_RCVBUFFORCE = 33
 _SO_RXQ_OVFL = 40
 _IP_PKTINFO = 8
 _IP_MTU_DISCOVER = 10
+_IP_MTU = 14
 _IP_PMTUDISC_DONT = 0
 
 
@@ -48,6 +49,23 @@ async def open_tunnel_socket(ip: Address, port: int) -> socket.socket:
         sock.close()
         raise LinkError(await _why_not(error, ip, port)) from None
     return sock
+
+
+def route_mtu(source: Address, peer: Address) -> int | None:
+    """Return the largest IP datagram the kernel knows to fit the way to ``peer``, bytes.
+
+    Nothing is sent: it is the device's MTU, or what a route or an earlier ICMP error says.
+
+    Returns:
+        None when there is no way.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.bind((str(source), 0))
+            sock.connect((str(peer), 9))
+            return sock.getsockopt(socket.IPPROTO_IP, _IP_MTU)
+        except OSError:
+            return None
 
 
 def _tune(sock: socket.socket) -> None:

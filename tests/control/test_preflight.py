@@ -14,7 +14,7 @@ import uvloop
 
 from fwd.config.load import ConfigError, parse_node_text
 from fwd.control import preflight
-from fwd.control.preflight import check_start, has_host, pod_mtu
+from fwd.control.preflight import check_start, has_host, narrow_ways, pod_mtu
 from fwd.netlink.errors import LinkError
 from fwd.netlink.link import Device
 from fwd.netlink.netns import open_namespace
@@ -24,14 +24,14 @@ from tests.netlink.namespaces import namespace, open_descriptors
 ETH = Device("eth0", 2, 1500, bytes(6))
 
 
-def node(*endpoints: str, ip: str = "127.0.0.1", tunnel: str = "{port: 0}"):
+def node(*endpoints: str, ip: str = "127.0.0.1", tunnel: str = "{port: 0}", peers: str = "[]"):
     """A node on loopback."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
         free.bind(("127.0.0.1", 0))
         tunnel = tunnel.replace("port: 0", f"port: {free.getsockname()[1]}")
     rows = "".join(f"\n  - {row}" for row in endpoints)
     text = f"node: {{name: n, ip: {ip}, pod_cidr: 10.0.0.0/24, router_ip: 10.0.0.1}}\n"
-    text += f"tunnel: {tunnel}\nendpoints:{rows or ' []'}\n"
+    text += f"tunnel: {tunnel}\nendpoints:{rows or ' []'}\npeers: {peers}\n"
     return parse_node_text(text, Path("n.yaml"))
 
 
@@ -60,6 +60,17 @@ def test_underlay_too_small_for_pods_is_refused():
     """The text says which MTU the device needs."""
     with pytest.raises(ConfigError, match=r"n\.yaml:2: tunnel\.mtu: .*mtu 626` or more"):
         pod_mtu(node(), replace(ETH, mtu=625))
+
+
+def test_ways_too_narrow_for_full_packets_are_told(monkeypatch):
+    """One line a peer, with the MTU to write; silence without a tunnel or without a way."""
+    ways = {"192.0.2.2": 1500, "192.0.2.3": 1450, "192.0.2.4": None}
+    monkeypatch.setattr("fwd.control.preflight.route_mtu", lambda _own, peer: ways[str(peer)])
+    peers = ", ".join(f"{{name: p{ip[-1]}, ip: {ip}}}" for ip in ways)
+    (warning,) = narrow_ways(node(peers=f"[{peers}]"), 1450)
+    assert "peer p3 (192.0.2.3) takes 1450 bytes" in warning
+    assert warning.endswith("write tunnel.mtu: 1400")
+    assert not [*narrow_ways(node(peers=f"[{peers}]", tunnel="{protocol: disabled}"), 1500)]
 
 
 @pytest.mark.netns

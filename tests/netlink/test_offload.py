@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from fwd.netlink import offload
 from fwd.netlink.errors import LinkError
 from fwd.netlink.offload import TAP_CSUM, TAP_TSO, TAP_USO, UdpOffload, probe_tap, probe_udp
 from fwd.netlink.tap import open_tap
+from tests.netlink.namespaces import namespace
+from tests.netlink.test_host import inside
 
 LOOPBACK = ip_address("127.0.0.1")
 
@@ -70,6 +73,21 @@ def test_super_packets_that_cannot_be_written_are_not_asked_for(monkeypatch):
 def test_trains_arrive_over_loopback():
     """128 datagrams in one send, and out of one receive."""
     assert probe_udp(LOOPBACK) == UdpOffload(128, gro=True)
+
+
+@pytest.mark.netns
+def test_a_host_that_does_not_reach_itself_is_believed():
+    """Lo is down: what the kernel accepts is taken, the pump falls back if that was wrong."""
+    with namespace() as name:
+        for command in (
+            ("link", "add", "eth0", "type", "veth", "peer", "name", "eth1"),
+            ("addr", "add", "192.0.2.1/24", "dev", "eth0"),
+            ("link", "set", "eth0", "up"),
+            ("link", "set", "eth1", "up"),
+        ):
+            subprocess.run(["ip", "-n", name, *command], check=True)
+        probed = inside(name, lambda: probe_udp(ip_address("192.0.2.1")))
+    assert probed == UdpOffload(64, gro=True)
 
 
 class Limited(socket.socket):

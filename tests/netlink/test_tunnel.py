@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 from ipaddress import IPv4Address
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -13,7 +14,7 @@ import uvloop
 from fwd.netlink.errors import LinkError
 from fwd.netlink.netns import open_namespace
 from fwd.netlink.shim import in_namespace
-from fwd.netlink.tunnel import open_tunnel_socket
+from fwd.netlink.tunnel import open_tunnel_socket, route_mtu
 from tests.netlink.namespaces import namespace
 
 LOOPBACK = IPv4Address("127.0.0.1")
@@ -55,6 +56,13 @@ def test_foreign_address_is_told():
     """An address of no device here."""
     with pytest.raises(LinkError, match=r"on no device of this host"):
         uvloop.run(open_tunnel_socket(IPv4Address("192.0.2.1"), free_port()))
+
+
+def test_the_mtu_of_a_way_is_the_kernels():
+    """Loopback's is its device's; without a way there is none."""
+    mtu = int(Path("/sys/class/net/lo/mtu").read_text())
+    assert route_mtu(LOOPBACK, IPv4Address("127.0.0.2")) == min(mtu, 65535)
+    assert route_mtu(LOOPBACK, IPv4Address("192.0.2.1")) is None
 
 
 @pytest.mark.netns
