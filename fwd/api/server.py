@@ -15,13 +15,13 @@ from contextlib import asynccontextmanager
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from fwd.api import views
 from fwd.api.manifests import parse_order
-from fwd.api.socket_path import SocketTakenError, claim, open_to_group, remove
+from fwd.api.socket_path import SocketTakenError, claim, open_to_group, remove, tell_path
 from fwd.api.trace import trace_packet
 from fwd.api.views import Agent
 from fwd.config.load import ConfigError
@@ -31,6 +31,9 @@ from fwd.observe import dump
 from fwd.observe.log import get_logger
 from fwd.observe.metrics import metric_json, metrics_text
 from fwd.observe.monitor import Subscription
+
+if TYPE_CHECKING:
+    from socket import socket
 
 __all__ = ["SocketTakenError", "make_app", "make_metrics_app", "serving"]
 
@@ -88,8 +91,13 @@ def make_metrics_app(agent: Agent) -> web.Application:
 
 
 @asynccontextmanager
-async def serving(agent: Agent) -> AsyncIterator[None]:
+async def serving(agent: Agent, listener: socket | None = None) -> AsyncIterator[None]:
     """Listen on the node file's API socket, and for scrapers where it has a metrics section.
+
+    Args:
+        agent: answers.
+        listener: a listening unix socket that systemd made (`fwd.socket`): used instead of the node
+            file's, and left to systemd at the end, so that clients queue during a restart.
 
     Raises:
         SocketTakenError: another daemon answers there; nothing is touched.
@@ -97,10 +105,15 @@ async def serving(agent: Agent) -> AsyncIterator[None]:
     """
     path = Path(agent.node.api.socket)
     runners: list[web.AppRunner] = []
-    claim(path)
+    if listener is None:
+        claim(path)
     try:
-        await _start(runners, make_app(agent), lambda runner: web.UnixSite(runner, path))
-        open_to_group(path)
+        if listener is None:
+            await _start(runners, make_app(agent), lambda runner: web.UnixSite(runner, path))
+            open_to_group(path)
+        else:
+            tell_path(listener, path)
+            await _start(runners, make_app(agent), lambda runner: web.SockSite(runner, listener))
         if agent.node.metrics is not None:
             host, _, port = agent.node.metrics.listen.rpartition(":")
             await _start(
@@ -112,7 +125,8 @@ async def serving(agent: Agent) -> AsyncIterator[None]:
     finally:
         for runner in reversed(runners):
             await runner.cleanup()
-        remove(path)
+        if listener is None:
+            remove(path)
 
 
 async def _start(

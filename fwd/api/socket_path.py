@@ -5,7 +5,9 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-__all__ = ["SocketTakenError", "claim", "open_to_group", "remove"]
+from fwd.observe.log import get_logger
+
+__all__ = ["SocketTakenError", "claim", "open_to_group", "remove", "tell_path"]
 
 
 class SocketTakenError(OSError):
@@ -32,6 +34,14 @@ def claim(path: Path) -> None:
 def open_to_group(path: Path) -> None:
     """Let root's group in, and nobody else."""
     path.chmod(0o660)
+
+
+def tell_path(listener: socket.socket, path: Path) -> None:
+    """Log it when a listener that was handed over is not where the node file has the API."""
+    where = str(listener.getsockname())
+    if where != str(path):
+        text = "the API listens where systemd's fwd.socket says, not on api.socket"
+        get_logger().warning(text, socket=where, api_socket=str(path))
 
 
 def remove(path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket as socket_module
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TextIO, cast
 
@@ -42,7 +44,7 @@ def run(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--log-level") from None
     try:
-        status = uvloop.run(run_agent(config, serving))
+        status = uvloop.run(run_agent(config, partial(serving, listener=_listener())))
     except (ConfigError, DatapathError, LinkError, OSError) as error:
         _fail(str(error))
     raise typer.Exit(status)
@@ -146,6 +148,14 @@ def report_lines(report: dict[str, Any], title: str) -> Iterator[str]:
             yield f"  {name}: {changes}"
     for note in report.get("notes", []):
         yield f"  note: {note}"
+
+
+def _listener() -> socket_module.socket | None:
+    """The API's socket where systemd made it (`fwd.socket`), named `api` there."""
+    from fwd.control.listen_fds import take  # noqa: PLC0415
+
+    found = take().get("api", [])
+    return socket_module.socket(fileno=found[0]) if found else None
 
 
 def _fail(text: str) -> NoReturn:

@@ -17,10 +17,11 @@ from fwd.config.check import unsteered
 from fwd.control.apply import apply, diff
 from fwd.control.arena import Arena
 from fwd.control.compile import compile_world
-from fwd.control.endpoints import EndpointDevices
+from fwd.control.endpoints import READY, EndpointDevices
 from fwd.control.host import HostDevice
 from fwd.control.net import NetDevice
 from fwd.control.node_source import NodeSource
+from fwd.control.notify import Notifier, keep_telling
 from fwd.control.offload import Offloads
 from fwd.control.policy import DIRECTIONS, explain
 from fwd.control.preflight import check_start, has_host, narrow_ways, pod_mtu
@@ -62,6 +63,7 @@ class Agent:
     Args:
         path: of the node file, read at start and at every reload.
         serving: listens for clients once everything runs.
+        notifier: the service manager; None = there is none.
     """
 
     node: NodeFile
@@ -69,11 +71,12 @@ class Agent:
     dp: Datapath
     monitor: MonitorHub
 
-    def __init__(self, path: Path, serving: Serving) -> None:
+    def __init__(self, path: Path, serving: Serving, notifier: Notifier | None = None) -> None:
         self.path = path
         self.started_at = 0.0
         """Seconds since the epoch."""
         self._serving = serving
+        self._notifier = notifier or Notifier()
         self._log = get_logger()
         self._stack = AsyncExitStack()
         self._switching = asyncio.Lock()
@@ -105,11 +108,14 @@ class Agent:
         async with AsyncExitStack() as stack:
             await self._compose(node, stack, device)
             self._stack = stack.pop_all()
+        self.spawn(keep_telling(self._notifier, self._summary, self._pump.progress), "notify")
+        self._notifier.ready()
         self._log.info("started", node=node.node.name, ip=str(node.node.ip), device=device.name,
                        endpoints=len(node.endpoints), mtu=self._mtu)  # fmt: skip
 
     async def stop(self) -> None:
         """Stop serving, take every device down and forget all connections."""
+        self._notifier.stopping()
         await self._stack.aclose()
         self._log.info("stopped")
 
@@ -125,7 +131,8 @@ class Agent:
             DatapathError: the tables cannot hold it; nothing was changed.
         """
         async with self._switching:
-            report = await self._go_over(await asyncio.to_thread(self._source.reread))
+            with self._notifier.reloading():
+                report = await self._go_over(await asyncio.to_thread(self._source.reread))
         self._log.info("reloaded", **report)
         return report
 
@@ -171,6 +178,14 @@ class Agent:
             "offload": self._offloads.status(self._pump.pump),
             "sweep": {"runs": self._sweep.runs, "deleted": self._sweep.deleted},
         }
+
+    def _summary(self) -> str:
+        """The line of `systemctl status`."""
+        states = list(self._devices.states().values())
+        return (
+            f"{self.node.node.name}: {states.count(READY)} of {len(states)} endpoints ready, "
+            f"{len(self.node.peers)} peers, revision {self.dp.generation}"
+        )
 
     def pump_stats(self) -> dict[str, int]:
         """Return the counters of the I/O room and of what stands around it."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fwd.datapath.binding import Pump
     from fwd.netlink.tap import Tap
 
-__all__ = ["Change", "EndpointDevice", "EndpointDevices"]
+__all__ = ["READY", "Change", "EndpointDevice", "EndpointDevices"]
 
 READY = "ready"
 GONE = "gone"

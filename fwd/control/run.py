@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fwd.config.load import ConfigError
 from fwd.control.agent import Agent
+from fwd.control.notify import Notifier
 from fwd.datapath.errors import DatapathError
 from fwd.observe.log import get_logger
 
@@ -39,7 +40,7 @@ async def run_agent(path: Path, serving: Serving) -> int:
     """
     loop = asyncio.get_running_loop()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    agent = Agent(path, serving)
+    agent = Agent(path, serving, Notifier.from_environ())
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)

@@ -7,6 +7,7 @@ punts; answering those is the caller's.
 from __future__ import annotations
 
 import asyncio
+import select
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,8 @@ class PumpLoop:
         self._punts: deque[Punt] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._rest: asyncio.Handle | None = None
+        self._turns = 0
+        self._turns_seen = 0
 
     def start(self) -> None:
         """Begin to move packets; needs a running loop."""
@@ -68,7 +71,20 @@ class PumpLoop:
             self._rest = None
         self.pump.close()
 
+    def progress(self) -> bool:
+        """Tell whether packets move, for a watchdog: True also when none wait.
+
+        False when packets wait and nobody has looked at them since the last call.
+        """
+        seen, self._turns_seen = self._turns_seen, self._turns
+        if self._turns != seen:
+            return True
+        look = select.poll()
+        look.register(self.pump.epoll_fd, select.POLLIN)
+        return not look.poll(0)
+
     def _wake(self) -> None:
+        self._turns += 1
         self.pump.run(BUDGET_NS, LINGER_NS)
         if not self._punts:  # so that what waits here is never more than the C ring holds
             self._punts.extend(self.pump.punts())

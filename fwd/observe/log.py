@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, TextIO, cast
 import structlog
 
 if TYPE_CHECKING:
-    from structlog.typing import FilteringBoundLogger, Processor
+    from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 __all__ = ["LEVELS", "configure_log", "get_logger"]
+
+_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+"""Of syslog, by level; the journal reads them as ``<N>`` at the start of a line (sd-daemon(3))."""
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -57,12 +60,25 @@ def _processors(out: TextIO, *, as_json: bool) -> list[Processor]:
         structlog.processors.add_log_level,
         structlog.processors.format_exc_info,
     ]
-    if "JOURNAL_STREAM" not in os.environ:
+    journal = "JOURNAL_STREAM" in os.environ
+    if not journal:
         shared.append(structlog.processors.TimeStamper(fmt="iso", utc=True))
     if as_json:
-        return [*shared, structlog.processors.JSONRenderer()]
+        json = structlog.processors.JSONRenderer()
+        return [*shared, _with_priority(json) if journal else json]
     if out.isatty() and "NO_COLOR" not in os.environ:
         shared.remove(structlog.processors.format_exc_info)
         return [*shared, structlog.dev.ConsoleRenderer()]
     keys = ["timestamp", "level", "event"]
-    return [*shared, structlog.processors.KeyValueRenderer(key_order=keys, drop_missing=True)]
+    pairs = structlog.processors.KeyValueRenderer(key_order=keys, drop_missing=True)
+    return [*shared, _with_priority(pairs) if journal else pairs]
+
+
+def _with_priority(render: Processor) -> Processor:
+    """Let the journal know each line's level: `journalctl -p warning` asks for it."""
+
+    def prefixed(logger: WrappedLogger, method: str, event: EventDict) -> str:
+        priority = _PRIORITIES.get(str(event.get("level")), 6)
+        return f"<{priority}>{render(logger, method, event)!s}"
+
+    return prefixed

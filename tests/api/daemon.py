@@ -24,6 +24,7 @@ from tests.api.frames import NODE, syn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    import socket
     from pathlib import Path
 
     from fwd.control.node_source import ManifestFile
@@ -132,6 +133,7 @@ def lab_daemon(
     directory: Path,
     text: str = NODE,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
+    listener: socket.socket | None = None,
 ) -> Iterator[LabDaemon]:
     """Run a daemon on ``directory/fwd.sock`` while the context is open."""
     path = directory / "node.yaml"
@@ -141,7 +143,7 @@ def lab_daemon(
     started, ending = threading.Event(), asyncio.Event()
 
     async def run() -> None:
-        async with serving(agent):
+        async with serving(agent, listener):
             started.set()
             await ending.wait()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -260,8 +261,6 @@ def test_reload_of_a_bad_file_changes_nothing(client: Client, lab: LabDaemon):
 @pytest.mark.parametrize("loop_factory", [None, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def test_socket_is_the_groups_and_goes_away(tmp_path: Path, loop_factory: Any):
     """0660 while it lives, nothing left afterwards, on both loops."""
-    import asyncio  # noqa: PLC0415
-
     with lab_daemon(tmp_path, loop_factory=loop_factory or asyncio.new_event_loop) as lab:
         assert stat.S_IMODE(os.stat(lab.socket).st_mode) == 0o660  # noqa: PTH116
         with Client(lab.socket) as client:
@@ -332,3 +331,23 @@ def test_taken_metrics_port_is_an_error_and_leaves_no_socket(tmp_path: Path):
             anyio.run(start)
         agent.dp.close()
     assert not (tmp_path / "fwd.sock").exists()
+
+
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_listener_of_systemd_is_used_and_left(tmp_path: Path, loop_factory: Any):
+    """Clients that come before the start are answered; the socket outlives the daemon."""
+    path = str(tmp_path / "fwd.sock")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as kept:
+        kept.bind(path)
+        kept.listen()
+        for _ in range(2):  # and once more, as after a restart
+            early = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            early.connect(path)
+            early.sendall(b"GET /v1/status HTTP/1.1\r\nHost: fwd\r\nConnection: close\r\n\r\n")
+            with lab_daemon(tmp_path, loop_factory=loop_factory, listener=kept.dup()) as lab:
+                early.settimeout(10)
+                assert early.recv(1 << 16).startswith(b"HTTP/1.1 200 OK")
+                early.close()
+                with Client(lab.socket) as client:
+                    assert client.get("/v1/status")["state"] == "running"
+            assert Path(path).is_socket()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 
 import pytest
 import structlog
@@ -84,3 +85,40 @@ def test_unreadable_file_is_an_error_with_its_name(tmp_path):
     """run_agent raises what the command line prints."""
     with pytest.raises(ConfigError, match=r"nowhere\.yaml: cannot read"):
         uvloop.run(run_agent(tmp_path / "nowhere.yaml", silent))
+
+
+def test_manager_hears_of_every_turn_of_a_life(tmp_path, monkeypatch):
+    """Ready, what runs, a reload and its end, also of a refused one, the watchdog, the end."""
+
+    async def main(a, ear):
+        text = NodeText(tmp_path / "1.yaml", free_port(), 1, [a])
+        text.write()
+        said: list[str] = []
+
+        def heard(*want: str) -> bool:
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    said.append(ear.recv(4096).decode().partition("\n")[0])
+            return all(one in said for one in want)
+
+        task = asyncio.ensure_future(run_agent(text.path, silent))
+        status = "STATUS=n1: 1 of 1 endpoints ready, 1 peers, revision"
+        await until(lambda: heard("READY=1", f"{status} 1", "WATCHDOG=1"))
+        said.clear()
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: heard("RELOADING=1", "READY=1", f"{status} 2"))
+        assert said.index("RELOADING=1") < said.index("READY=1")
+        said.clear()
+        text.path.write_text("node: 1\n")
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: heard("RELOADING=1", "READY=1"))
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert await task == 0
+        assert heard("STOPPING=1")
+
+    with pod("a", 10) as a, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+        ear.bind(str(tmp_path / "notify"))
+        ear.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "400000")
+        uvloop.run(main(a, ear))

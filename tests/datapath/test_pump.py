@@ -168,3 +168,27 @@ def test_flood_leaves_the_loop_its_turns(run):
             assert rig.dp.stats("ct_tcp").count >= 1
 
     run(main())
+
+
+def test_progress_is_denied_while_packets_wait_unread(run):
+    """Idle and working pumps progress; one whose loop no longer looks at its packets does not."""
+
+    async def main():
+        with Rig() as rig:
+            recorder = Recorder(rig)
+            assert recorder.loop.progress()
+            assert recorder.loop.progress(), "nothing to do is no standstill"
+            rig.send(11, tcp(11, REMOTE))
+            assert not recorder.loop.progress(), "it was never started"
+            recorder.loop.start()
+            await until(recorder.loop.progress)
+            got = []
+            await until(lambda: got.extend(rig.datagrams()) or got)
+            assert recorder.loop.progress()
+            asyncio.get_running_loop().remove_reader(recorder.loop.pump.epoll_fd)
+            rig.send(11, tcp(11, REMOTE))
+            recorder.loop.progress()
+            assert not recorder.loop.progress()
+            recorder.loop.close()
+
+    run(main())

@@ -40,13 +40,21 @@ def test_log_json_parses():
     )  # fmt: skip
 
 
-def test_log_under_systemd_has_no_time(monkeypatch: pytest.MonkeyPatch):
-    """The journal stamps lines itself."""
+@pytest.mark.parametrize(
+    ("level", "priority"), [("debug", 7), ("info", 6), ("warning", 4), ("error", 3)]
+)
+def test_log_under_systemd_has_a_priority_and_no_time(level, priority, monkeypatch):
+    """The journal stamps lines itself, and reads their level from the front."""
     monkeypatch.setenv("JOURNAL_STREAM", "8:1")
     out = io.StringIO()
-    configure_log(stream=out)
-    get_logger().info("up")
-    assert out.getvalue() == "level='info' event='up'\n"
+    configure_log("debug", stream=out)
+    getattr(get_logger(), level)("up")
+    assert out.getvalue() == f"<{priority}>level='{level}' event='up'\n"
+    configure_log("debug", as_json=True, stream=out)
+    getattr(get_logger(), level)("down")
+    line = out.getvalue().splitlines()[1]
+    assert line.startswith(f'<{priority}>{{"')
+    assert json.loads(line[3:])["event"] == "down"
 
 
 def test_log_level_filters():
