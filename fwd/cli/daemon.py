@@ -15,7 +15,7 @@ import typer
 from fwd.cli.options import Form, FormOption, SocketOption
 from fwd.cli.render import json_object, print_lines
 
-__all__ = ["config_app", "reload", "replay", "report_lines", "run"]
+__all__ = ["config_app", "door", "reload", "replay", "report_lines", "run"]
 
 config_app = typer.Typer(help="The node file.", no_args_is_help=True)
 
@@ -48,6 +48,21 @@ def run(
     except (ConfigError, DatapathError, LinkError, OSError) as error:
         _fail(str(error))
     raise typer.Exit(status)
+
+
+def door(
+    idle_s: Annotated[
+        float, typer.Option("--idle", min=0.1, metavar="SECONDS", help="End when nobody comes.")
+    ] = 30.0,
+) -> None:
+    """Enter pods' namespaces for the daemon: what fwd-door.service runs on its socket."""
+    from fwd.control.listen_fds import take  # noqa: PLC0415
+    from fwd.netlink.door import serve  # noqa: PLC0415
+
+    given = take().get("door", [])
+    if not given:
+        _fail("nobody has handed over the door's socket: systemctl start fwd-door.socket")
+    serve(socket_module.socket(fileno=given[0]), idle_s)
 
 
 @config_app.command("check")

@@ -73,6 +73,7 @@ for _command in (
     daemon.run, daemon.replay, status, monitor, daemon.reload, manifests.apply, manifests.delete,
 ):  # fmt: skip
     app.command()(_command)
+app.command(hidden=True)(daemon.door)
 app.command(context_settings={"ignore_unknown_options": True})(trace)  # "->" is no option
 app.add_typer(daemon.config_app, name="config")
 

@@ -1,7 +1,7 @@
 """What systemd is told: ready, reloading, stopping, one line of status, and the watchdog's food.
 
 The protocol of sd_notify(3), over the datagram socket that ``NOTIFY_SOCKET`` names; without one
-everything here is silent. Knows nothing of the datapath: whether packets move is asked of a function.
+everything here is silent. Knows nothing of the datapath: whether packets move, a function says.
 """
 
 from __future__ import annotations

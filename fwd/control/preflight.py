@@ -7,10 +7,10 @@ Errors about the node file are ``ConfigError`` with file and line, errors about 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fwd.config.load import ConfigError
+from fwd.netlink.door import check_rights
 from fwd.netlink.errors import LinkError
 from fwd.netlink.host import HOST_DEVICE, check_free
 from fwd.netlink.link import Device, check_pod_namespace, device_of
@@ -37,8 +37,6 @@ __all__ = [
     "pod_mtu",
 ]
 
-_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
-"""To make devices, and to enter the pods' namespaces."""
 _OVERHEAD = 50
 """Bytes VXLAN over IPv4 adds to an inner IP datagram (datapath reference 6.2)."""
 _MTU_MIN = 576
@@ -54,7 +52,7 @@ async def check_start(node: NodeFile) -> Device:
         ConfigError: the file asks for what this host does not have.
         LinkError: the host or our rights lack something.
     """
-    _check_capabilities()
+    check_rights()
     check_tun_device()
     device = await _own_device(node, "ip", node.node.ip)
     pod_mtu(node, device)
@@ -230,13 +228,3 @@ async def _check_namespace(pod: str, namespace: str) -> tuple[int, int]:
     finally:
         os.close(fd)
     return stat.st_dev, stat.st_ino
-
-
-def _check_capabilities() -> None:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    effective = next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff:"))
-    missing = [name for name, bit in _CAPABILITIES.items() if not effective >> bit & 1]
-    if missing:
-        raise LinkError(
-            f"no {' and no '.join(missing)}: run as root, or as the systemd unit that grants them"
-        )

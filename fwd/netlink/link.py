@@ -6,18 +6,17 @@ All requests go through a netlink socket opened inside the namespace they speak 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_interface
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyroute2.netlink.exceptions import NetlinkError
 
+from fwd.netlink.door import POD_DEVICE, SILENCE_IPV6, TAME_IPV6, open_pod_route, run_errand
 from fwd.netlink.errors import LinkError
-from fwd.netlink.shim import in_namespace, open_route
+from fwd.netlink.shim import open_route
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,8 +35,6 @@ __all__ = [
     "vxlan_owner",
 ]
 
-POD_DEVICE = "eth0"
-"""Name of the device inside the pod."""
 _TX_QUEUE_LEN = 4096
 """Frames the pod may be ahead of the pump: 6 MB of 1.5 KB frames, one TCP window."""
 _DATAGRAM_MAX = 65507
@@ -94,10 +91,11 @@ async def check_pod_namespace(netns_fd: int, pod: str, namespace: str) -> None:
         LinkError: it has one, or may not be entered.
     """
     try:
-        route = open_route(netns_fd)
+        route = open_pod_route(netns_fd)
     except OSError as error:
         raise LinkError(
-            f"endpoint {pod}: entering namespace {namespace}: {error.strerror}; run as root"
+            f"endpoint {pod}: entering namespace {namespace}: {error.strerror}; run as root, or "
+            "with fwd-door.socket"
         ) from None
     async with route as ipr:
         if await ipr.link_lookup(ifname=POD_DEVICE):
@@ -153,7 +151,7 @@ async def vxlan_owner(port: int) -> str | None:
 async def _plug(tap_name: str, netns_fd: int, link: PodLink) -> int:
     step = f"finding TAP {tap_name}"
     try:
-        async with open_route() as host, open_route(netns_fd) as pod:
+        async with open_route() as host, open_pod_route(netns_fd) as pod:
             (index,) = await host.link_lookup(ifname=tap_name)
             step = f"moving TAP {tap_name} into the pod's namespace"
             await host.link("set", index=index, net_ns_fd=netns_fd)
@@ -168,8 +166,7 @@ async def _plug(tap_name: str, netns_fd: int, link: PodLink) -> int:
                 txqlen=_TX_QUEUE_LEN,
                 gso_max_size=gso_max_size(link.mtu),
             )
-            quieten = _refuse_adverts if _has_ipv6(link.addresses) else _silence_ipv6
-            in_namespace(netns_fd, quieten)
+            run_errand(netns_fd, TAME_IPV6 if _has_ipv6(link.addresses) else SILENCE_IPV6)
             step = f"adding the addresses {', '.join(map(str, link.addresses))}"
             await _address(pod, index, link.addresses)
             step = f"routing through {', '.join(map(str, link.routers))}"
@@ -214,18 +211,6 @@ def _carries(interface: str, address: Address) -> bool:
 
 def _has_ipv6(addresses: Sequence[Address]) -> bool:
     return any(isinstance(address, IPv6Address) for address in addresses)
-
-
-def _silence_ipv6() -> None:
-    """Spare the drop counters the router solicitations of a pod that has no IPv6 address."""
-    with contextlib.suppress(OSError):  # no IPv6 in this kernel, or /proc/sys is read-only
-        Path(f"/proc/sys/net/ipv6/conf/{POD_DEVICE}/disable_ipv6").write_text("1")
-
-
-def _refuse_adverts() -> None:
-    """Let no router advertisement change a pod, and have it solicit none: its routes are ours."""
-    with contextlib.suppress(OSError):  # /proc/sys is read-only
-        Path(f"/proc/sys/net/ipv6/conf/{POD_DEVICE}/accept_ra").write_text("0")
 
 
 def _reason(error: Exception) -> str:

@@ -21,7 +21,7 @@ from pyroute2.netlink.core import CoreDatagramProtocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["LoopIPRoute", "in_namespace", "open_route"]
+__all__ = ["LoopIPRoute", "in_namespace", "netlink_socket", "open_route"]
 
 _RECEIVE_SIZE = 1 << 18
 """Bytes a netlink message may have: the kernel sends dumps in pieces of at most 32 KiB."""
@@ -122,25 +122,20 @@ def in_namespace(netns_fd: int, function: Callable[[], _T]) -> _T:
     return outcome[0]
 
 
-def open_route(netns_fd: int | None = None) -> LoopIPRoute:
-    """Open a netlink route socket, in the daemon's namespace or in another one.
+def open_route(sock: socket.socket | None = None) -> LoopIPRoute:
+    """Speak netlink route, in the daemon's namespace or where a socket was opened.
 
     Args:
-        netns_fd: open descriptor of the namespace, None for the daemon's own.
+        sock: of another namespace (``netlink_socket`` run there); it becomes the result's.
 
     Returns:
         A ``LoopIPRoute`` to be used as an async context manager on the running loop.
-
-    Raises:
-        OSError: the namespace cannot be entered.
     """
-    if netns_fd is None:
-        return LoopIPRoute()
-    sock = in_namespace(netns_fd, _netlink_socket)
-    return LoopIPRoute(fileno=sock.detach())
+    return LoopIPRoute() if sock is None else LoopIPRoute(fileno=sock.detach())
 
 
-def _netlink_socket() -> socket.socket:
+def netlink_socket() -> socket.socket:
+    """Open a netlink route socket where the calling thread is."""
     return socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, socket.NETLINK_ROUTE)
 
 

@@ -23,8 +23,8 @@ from fwd.observe.monitor import MonitorHub
 from tests.api.frames import NODE, syn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
     import socket
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from fwd.control.node_source import ManifestFile

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -151,3 +153,37 @@ def test_reload_of_a_bad_file_is_one_line(lab: LabDaemon):
     assert ran.code == 1
     assert ran.err.startswith(f"fwd: nothing was changed: {lab.agent.path}:1: ")
     assert ran.err.count("\n") == 1
+
+
+# ---- what systemd hands over ----
+
+HANDED = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv(sys.executable, [sys.executable, "-m", "fwd", *sys.argv[2:]])
+"""
+
+
+def test_door_without_its_socket_says_where_it_comes_from():
+    """Nobody starts it by hand."""
+    ran = fwd("door")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.endswith("systemctl start fwd-door.socket\n")
+
+
+def test_door_answers_on_the_socket_it_is_handed_and_ends_by_itself(tmp_path: Path):
+    """As fwd-door.service: one refused errand, then silence, then exit 0."""
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener,
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client,
+    ):
+        listener.bind(str(tmp_path / "door"))
+        listener.listen()
+        environ = os.environ | {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "door"}
+        command = [sys.executable, "-c", HANDED, str(listener.fileno()), "door", "--idle", "0.2"]
+        client.connect(str(tmp_path / "door"))
+        client.send(b"dance")
+        process = subprocess.Popen(command, pass_fds=[listener.fileno()], env=environ)
+        assert client.recv(256) == b"22 the door knows no such errand"
+        assert process.wait(20) == 0

@@ -128,7 +128,7 @@ def test_taken_tunnel_port_is_refused():
 def test_missing_capabilities_are_named(monkeypatch):
     """Before anything else is tried."""
     status = "Name:\tfwd\nCapEff:\t0000000000001000\n"
-    monkeypatch.setattr(preflight.Path, "read_text", lambda _path: status)
+    monkeypatch.setattr(Path, "read_text", lambda _path: status)
     with pytest.raises(LinkError, match="no CAP_SYS_ADMIN: run as root"):
         uvloop.run(check_start(node()))
 

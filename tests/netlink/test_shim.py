@@ -14,7 +14,7 @@ from pyroute2.netlink.core import CoreDatagramProtocol
 from pyroute2.netlink.exceptions import NetlinkError
 
 from fwd.netlink.netns import open_namespace
-from fwd.netlink.shim import in_namespace, open_route
+from fwd.netlink.shim import in_namespace, netlink_socket, open_route
 from tests.netlink.namespaces import namespace, open_descriptors
 
 THREAD_NETNS = Path("/proc/thread-self/ns/net")
@@ -104,7 +104,7 @@ def test_links_are_made_in_another_namespace(run):
     async def main(name):
         fd = open_namespace(name)
         try:
-            async with open_route(fd) as pod, open_route() as own:
+            async with open_route(in_namespace(fd, netlink_socket)) as pod, open_route() as own:
                 await pod.link("add", ifname="fwdtv0", kind="veth", peer={"ifname": "fwdtv1"})
                 assert len(await pod.link_lookup(ifname="fwdtv1")) == 1
                 assert await own.link_lookup(ifname="fwdtv1") == []
