@@ -15,7 +15,8 @@ from contextlib import asynccontextmanager
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from socket import socket
+from typing import Any
 
 from aiohttp import web
 
@@ -31,9 +32,6 @@ from fwd.observe import dump
 from fwd.observe.log import get_logger
 from fwd.observe.metrics import metric_json, metrics_text
 from fwd.observe.monitor import Subscription
-
-if TYPE_CHECKING:
-    from socket import socket
 
 __all__ = ["SocketTakenError", "make_app", "make_metrics_app", "serving"]
 
@@ -55,6 +53,7 @@ def make_app(agent: Agent) -> web.Application:
     app.add_routes(
         [
             web.get("/v1/status", _status),
+            web.get("/v1/config", _config),
             web.get("/v1/endpoint", _endpoints),
             web.get("/v1/endpoint/{endpoint:.+}", _endpoint),
             web.get("/v1/ipcache", _ipcache),
@@ -194,6 +193,10 @@ def _endpoint_id(request: web.Request) -> int:
 
 async def _status(request: web.Request) -> web.Response:
     return web.json_response(views.status(request.app[_AGENT]))
+
+
+async def _config(request: web.Request) -> web.Response:
+    return web.json_response(views.config(request.app[_AGENT]))
 
 
 async def _endpoints(request: web.Request) -> web.Response:

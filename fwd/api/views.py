@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from fwd.config.schema import EndpointSection, NodeFile
+from fwd.config.show import redacted, settings
 from fwd.control.node_source import ManifestFile
 from fwd.control.world import World
 from fwd.datapath.binding import Datapath
@@ -28,6 +29,7 @@ from fwd.observe.monitor import MonitorHub
 __all__ = [
     "MAPS",
     "Agent",
+    "config",
     "ct_page",
     "endpoint_id",
     "endpoint_rows",
@@ -157,6 +159,11 @@ def _table(dp: Datapath, name: str) -> dict[str, int]:
 
 
 # ---- endpoints ----
+
+
+def config(agent: Agent) -> Record:
+    """The settings that run, without secrets, and the file they are read from."""
+    return {"path": str(agent.node.path), "settings": redacted(settings(agent.node))}
 
 
 def endpoint_id(agent: Agent, text: str) -> int | None:

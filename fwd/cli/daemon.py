@@ -1,7 +1,8 @@
-"""Commands that run the node or read its file: `run`, `replay`, `config check`, `reload`."""
+"""Commands that run the node or read its file: `run`, `door`, `replay`, `reload`."""
 
 from __future__ import annotations
 
+import os
 import socket as socket_module
 import sys
 from collections.abc import Iterator
@@ -15,9 +16,7 @@ import typer
 from fwd.cli.options import Form, FormOption, SocketOption
 from fwd.cli.render import json_object, print_lines
 
-__all__ = ["config_app", "door", "reload", "replay", "report_lines", "run"]
-
-config_app = typer.Typer(help="The node file.", no_args_is_help=True)
+__all__ = ["door", "reload", "replay", "report_lines", "run"]
 
 ConfigOption = Annotated[Path, typer.Option("--config", metavar="FILE", help="Node file (YAML).")]
 
@@ -63,30 +62,6 @@ def door(
     if not given:
         _fail("nobody has handed over the door's socket: systemctl start fwd-door.socket")
     serve(socket_module.socket(fileno=given[0]), idle_s)
-
-
-@config_app.command("check")
-def config_check(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Node file (YAML).")],
-) -> None:
-    """Read and compile a node file as the daemon would, and change nothing."""
-    from fwd.config.check import unsteered  # noqa: PLC0415
-    from fwd.config.load import ConfigError  # noqa: PLC0415
-    from fwd.control.compile import compile_world  # noqa: PLC0415
-    from fwd.control.node_source import read_node  # noqa: PLC0415
-
-    try:
-        node = read_node(file)
-        world = compile_world(node)
-    except ConfigError as error:
-        _fail(str(error))
-    for warning in (*node.warnings, *unsteered(node)):
-        typer.echo(f"warning: {warning}", err=True)
-    print(
-        f"{file}: ok, node {node.node.name}, {len(world.endpoints)} endpoints, "
-        f"{len(world.peers)} peers, {len(world.ipcache)} ipcache entries, "
-        f"{len(world.policy)} policy entries"
-    )
 
 
 def replay(  # noqa: PLR0913, PLR0917 - one parameter an option
@@ -174,5 +149,7 @@ def _listener() -> socket_module.socket | None:
 
 
 def _fail(text: str) -> NoReturn:
-    typer.echo(f"fwd: {text}", err=True)
+    """End with an error; the journal shows it as one."""
+    priority = "<3>" if "JOURNAL_STREAM" in os.environ else ""
+    typer.echo(f"{priority}fwd: {text}", err=True)
     raise typer.Exit(1)

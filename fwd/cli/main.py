@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from fwd.cli import aliases, daemon, manifests, services, tables
+from fwd.cli.config import config_app
 from fwd.cli.monitor import monitor
 from fwd.cli.options import RootSocketOption
 from fwd.cli.status import status
@@ -75,7 +76,7 @@ for _command in (
     app.command()(_command)
 app.command(hidden=True)(daemon.door)
 app.command(context_settings={"ignore_unknown_options": True})(trace)  # "->" is no option
-app.add_typer(daemon.config_app, name="config")
+app.add_typer(config_app, name="config")
 
 _endpoint = _noun("endpoint", "Local pods.")
 _endpoint.command("list")(tables.endpoint_list)

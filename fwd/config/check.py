@@ -66,7 +66,7 @@ def unsteered(node: NodeFile) -> list[str]:
         (six, "a running daemon is given IPv4 from outside only, replay and trace act on it"),
         (host, "the node's own answers do not pass a running daemon, so clients outside get none"),
     )
-    where = f"{node.path}:{node.features.line}: features.nodeport"
+    where = f"{node.place(node.features.line)}: features.nodeport"
     return [f"{where}: {', '.join(sorted(names))}: {text}" for names, text in what if names]
 
 

@@ -1,7 +1,7 @@
 """Node file to ``NodeFile``: YAML 1.2 with line numbers, schema, checks, warnings.
 
 Every error is one line ``file:line: key.path: what is wrong, what to do``; of several the first in
-the file is told. Reads the one file it is given and nothing else.
+the file is told. Reads the file it is given, those of its drop-in directory, and nothing else.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -18,6 +19,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from fwd.config.check import check, unused
+from fwd.config.pieces import Piece, Places, count, drop_ins, format_place, variables
 from fwd.config.schema import LINE_KEY, NodeFile
 
 if TYPE_CHECKING:
@@ -32,21 +34,29 @@ class ConfigError(Exception):
     """The node file cannot be used; the text is ``file:line: key: what, what to do``."""
 
 
-def load_node_file(path: Path) -> NodeFile:
-    """Read and check a node file.
+def load_node_file(path: Path, environ: Mapping[str, str] = MappingProxyType({})) -> NodeFile:
+    """Read and check a node file, with its drop-ins and the environment over it.
+
+    Args:
+        path: of the node file; ``PATH.d/*.yaml`` are its drop-ins.
+        environ: where variables are looked for (``ENVIRONMENT`` of pieces.py).
 
     Raises:
         ConfigError: unreadable, not YAML, or not a node file; nothing was changed.
     """
+    pieces = [Piece(str(one), _text(one)) for one in (path, *drop_ins(path))]
+    return _parse([*pieces, *variables(environ)], path)
+
+
+def _text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         msg = f"{path}: cannot read the node file: {error.strerror}, check the path"
         raise ConfigError(msg) from error
     except UnicodeDecodeError as error:
         msg = f"{path}: not UTF-8 at byte {error.start}, save the file as UTF-8 text"
         raise ConfigError(msg) from error
-    return parse_node_text(text, path)
 
 
 def parse_node_text(text: str, path: Path) -> NodeFile:
@@ -55,10 +65,16 @@ def parse_node_text(text: str, path: Path) -> NodeFile:
     Raises:
         ConfigError: not YAML, or not a node file.
     """
-    document = _Document(path)
-    data = document.read(text)
+    return _parse([Piece(str(path), text)], path)
+
+
+def _parse(pieces: Sequence[Piece], path: Path) -> NodeFile:
+    document = _Document(count(pieces))
+    for index, piece in enumerate(pieces):
+        document.add(index, piece)
+    origin = {"\0path": path, "\0places": document.places, "\0lines": document.lines}
     try:
-        node = NodeFile.model_validate(data | {"\0path": path})
+        node = NodeFile.model_validate(document.data | origin)
     except ValidationError as error:
         found = [_told(detail) for detail in error.errors(include_url=False)]
         raise document.error(found) from None
@@ -70,32 +86,69 @@ def parse_node_text(text: str, path: Path) -> NodeFile:
 
 
 class _Document:
-    """One YAML document as plain objects, and the line of every key in it."""
+    """YAML documents merged into plain objects, and the line of every key in them."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.lines: dict[KeyPath, int] = {}
+    def __init__(self, places: Places) -> None:
+        self.places = places
+        self.lines: dict[KeyPath, int] = {(): 1}
+        self.data: dict[str, Any] = {}
+        self._first = 1
 
-    def read(self, text: str) -> dict[str, Any]:
-        """Parse ``text``; every mapping gets its line under ``LINE_KEY``."""
+    def add(self, index: int, piece: Piece) -> None:
+        """Merge a piece over what is there; every mapping has its line under ``LINE_KEY``.
+
+        Raises:
+            ConfigError: it is not YAML, or no mapping.
+        """
+        self._first = self.places[index][0]
+        root = self._load(piece)
+        if piece.key is not None:
+            section, name = piece.key
+            self.lines[section,] = self.lines.get((section,), self._first)
+            self.lines[section, name] = self._first
+            value = self._plain(root, (section, name))
+            over = {section: {name: value, LINE_KEY: self._first}}
+        elif index and root is None:
+            return  # a drop-in of comments only
+        elif not isinstance(root, CommentedMap):
+            msg = f"{piece.name}:1: a node file is a mapping, start it with 'node:'"
+            raise ConfigError(msg)
+        else:
+            over = self._plain(root, ())
+        self._merge(self.data, over, ())
+
+    def _load(self, piece: Piece) -> object:
         try:
-            root = YAML(typ="rt", pure=True).load(text)
+            return YAML(typ="rt", pure=True).load(piece.text)
         except MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            line = mark.line + 1 if mark else 1
+            line = self._first + (mark.line if mark else 0)
             what = re.sub(r"\s+", " ", str(error.problem or error.context or "syntax error"))
-            msg = f"{self.path}:{line}: not YAML: {what}, correct this line"
+            msg = f"{self.place(line)}: not YAML: {what}, correct this line"
             raise ConfigError(msg) from None
         except YAMLError as error:
             what = re.sub(r"\s+", " ", str(error))
-            msg = f"{self.path}:1: not YAML: {what}, correct the file"
+            msg = f"{self.place(self._first)}: not YAML: {what}, correct the file"
             raise ConfigError(msg) from None
-        if not isinstance(root, CommentedMap):
-            msg = f"{self.path}:1: a node file is a mapping, start it with 'node:'"
-            raise ConfigError(msg)
-        self.lines[()] = 1
-        plain: dict[str, Any] = self._plain(root, ())
-        return plain
+
+    def _merge(self, data: dict[str, Any], over: dict[str, Any], path: KeyPath) -> None:
+        for key, value in over.items():
+            before = data.get(key)
+            if isinstance(before, dict) and isinstance(value, dict):
+                self._merge(before, value, (*path, key))
+            elif key != LINE_KEY or before is None:
+                data[key] = value
+                self._forget((*path, key))
+
+    def _forget(self, path: KeyPath) -> None:
+        """Forget the lines of what earlier pieces had below a key that was replaced."""
+        for key, line in tuple(self.lines.items()):
+            if key[: len(path)] == path and line < self._first:
+                del self.lines[key]
+
+    def place(self, line: int) -> str:
+        """Return ``file:line`` of a line counted through."""
+        return format_place(self.places, line)
 
     def _plain(self, value: object, path: KeyPath) -> Any:  # noqa: ANN401 - any YAML value
         if not isinstance(value, CommentedMap | CommentedSeq):
@@ -108,7 +161,7 @@ class _Document:
 
     def _child(self, parent: Any, key: Any, path: KeyPath) -> Any:  # noqa: ANN401 - any YAML value
         where = (parent.lc.data or {}).get(key)
-        self.lines[path] = where[0] + 1 if where else self.lines[path[:-1]]
+        self.lines[path] = where[0] + self._first if where else self.lines[path[:-1]]
         return self._plain(parent[key], path)
 
     def line_of(self, key: KeyPath) -> int:
@@ -119,7 +172,7 @@ class _Document:
 
     def line(self, key: KeyPath, text: str) -> str:
         """Return ``file:line: key.path: text``."""
-        return f"{self.path}:{self.line_of(key)}: {_dotted(key)}: {text}"
+        return f"{self.place(self.line_of(key))}: {_dotted(key)}: {text}"
 
     def error(self, problems: Sequence[tuple[KeyPath, str]]) -> ConfigError:
         """Return the error that stands first in the file."""

@@ -28,6 +28,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from fwd.config import values
+from fwd.config.pieces import Places, format_place, where
 from fwd.config.values import LINE_KEY
 from fwd.model.address import derive_mac, parse_address, parse_mac, parse_network
 from fwd.model.identity import IDENTITY_MAX, WIRE_MAX
@@ -314,6 +315,10 @@ class NodeFile(Section):
     """A whole node file."""
 
     path: Path = Field(default=Path("-"), alias="\0path")
+    places: Places = Field(default=((1, "-"),), alias="\0places")
+    """Files it was read from, and where their lines begin when counted through."""
+    lines: dict[tuple[str | int, ...], int] = Field(default_factory=dict, alias="\0lines")
+    """Key path to line, of what is written there."""
     warnings: tuple[str, ...] = Field(default=(), alias="\0warnings")
     """Keys this version reads and does not act on, one line each with file and line."""
     rules: tuple[Rule, ...] = Field(default=(), alias="\0rules")
@@ -332,3 +337,11 @@ class NodeFile(Section):
     api: ApiSection = ApiSection()
     metrics: MetricsSection | None = None
     manifests: Annotated[tuple[str, ...], PlainValidator(values.manifests)] = ()
+
+    def where(self, line: int) -> tuple[str, int]:
+        """Return file and line there of a section's ``line``."""
+        return where(self.places, line)
+
+    def place(self, line: int) -> str:
+        """Return ``file:line`` of a section's ``line``, for error texts."""
+        return format_place(self.places, line)

@@ -8,6 +8,7 @@ What listens for clients is handed in by the caller, so that the API stands abov
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -94,7 +95,7 @@ class Agent:
             OSError: a socket for clients cannot be had.
             Whatever it raises, nothing is left behind.
         """
-        self._source = await asyncio.to_thread(NodeSource.read, self.path)
+        self._source = await asyncio.to_thread(NodeSource.read, self.path, (), os.environ)
         node = await asyncio.to_thread(self._source.node)
         for warning in (*node.warnings, *unsteered(node)):
             self._log.warning(warning)

@@ -254,4 +254,6 @@ async def _plug(node: NodeFile, device: EndpointDevice) -> None:
         finally:
             os.close(netns_fd)
     except LinkError as error:
-        raise ConfigError(f"{device.file or node.path}:{device.line}: {error}") from None
+        file, line = device.file, device.line
+        where = f"{file}:{line}" if file else node.place(line)
+        raise ConfigError(f"{where}: {error}") from None

@@ -122,7 +122,7 @@ def _labels_of(node: NodeFile, endpoint: EndpointSection | None, pod: Pod | None
         labels = dict(pod.labels)
         if endpoint is not None and endpoint.labels and endpoint.labels.items() - labels.items():
             raise ManifestError(
-                f"{node.path}:{endpoint.line}: endpoint {endpoint.name}: other labels than "
+                f"{node.place(endpoint.line)}: endpoint {endpoint.name}: other labels than "
                 f"{pod.origin} in {pod.origin.file}:{pod.origin.line}, remove those here"
             )
         return labels
@@ -186,5 +186,5 @@ def _of_namespace(name: str, manifests: Manifests) -> Iterator[tuple[str, str]]:
 
 def _place(node: NodeFile, member: Member) -> str:
     if member.endpoint is not None:
-        return f"{node.path}:{member.endpoint.line}"
+        return node.place(member.endpoint.line)
     return f"{member.pod.origin.file}:{member.pod.origin.line}" if member.pod else str(node.path)

@@ -91,7 +91,7 @@ def _check_pod(node: NodeFile, member: Member) -> None:
     pod, endpoint, own = member.pod, member.endpoint, node.node.name
     if pod is None:
         return
-    where = f"endpoint {member.name} in {node.path}:{endpoint.line}" if endpoint else ""
+    where = f"endpoint {member.name} in {node.place(endpoint.line)}" if endpoint else ""
     if endpoint is not None and pod.node_name not in (None, own):
         _refuse(member, f"it is on {pod.node_name}, and {where} is on {own}: remove one")
     if endpoint is not None and pod.ips and set(pod.ips) != set(endpoint.ip):
@@ -231,12 +231,12 @@ def _warnings(node: NodeFile, roster: Roster) -> Iterator[str]:
     """Say what of the pods has no effect, and what is missing for it."""
     for row in node.ipcache:
         if row.pod is not None and not row.identity and row.pod not in roster.members:
-            yield f"{node.path}:{row.line}: ipcache: no Pod {row.pod} is known, it counts as world"
+            yield f"{node.place(row.line)}: ipcache: no Pod {row.pod} is known, it counts as world"
     for member in roster.members.values():
         endpoint, pod = member.endpoint, member.pod
         if endpoint is not None and not member.labels:
             yield (
-                f"{node.path}:{endpoint.line}: endpoint {member.name}: nobody says who it is, it "
+                f"{node.place(endpoint.line)}: endpoint {member.name}: nobody says who it is, it "
                 "waits as init: write its identity or labels, or apply its Pod"
             )
         text = _pod_warning(node, member) if pod and not endpoint else None

@@ -6,7 +6,8 @@ over to it only when everything else has gone well. Reads files, changes nothing
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from fwd.config.load import load_node_file
@@ -15,7 +16,7 @@ from fwd.manifest.load import merge, parse_file
 from fwd.manifest.reader import ManifestError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from fwd.config.schema import NodeFile
@@ -48,24 +49,31 @@ class NodeSource:
     """Objects of the files its ``manifests`` names."""
     extra: tuple[Parsed, ...] = ()
     """Objects that were applied since."""
+    environ: Mapping[str, str] = field(default_factory=dict)
+    """Where variables are looked for; empty = they do not count."""
 
     @classmethod
-    def read(cls, path: Path, extra: tuple[Parsed, ...] = ()) -> NodeSource:
-        """Read the node file and the manifests it names.
+    def read(
+        cls,
+        path: Path,
+        extra: tuple[Parsed, ...] = (),
+        environ: Mapping[str, str] = MappingProxyType({}),
+    ) -> NodeSource:
+        """Read the node file, its drop-ins, the environment, and the manifests they name.
 
         Raises:
             ConfigError: one of them is wrong.
         """
-        base = load_node_file(path)
+        base = load_node_file(path, environ)
         named: list[Parsed] = []
         for name in base.manifests:
             for file in _files(path, name):
                 named += parse_file(_text(path, file), str(file))
-        return cls(path, base, tuple(named), extra)
+        return cls(path, base, tuple(named), extra, environ)
 
     def reread(self) -> NodeSource:
         """Read the files again; what was applied stays."""
-        return NodeSource.read(self.path, self.extra)
+        return NodeSource.read(self.path, self.extra, self.environ)
 
     def node(self) -> NodeFile:
         """Return the node file with everything in it.
@@ -111,13 +119,13 @@ class NodeSource:
         return replace(self, extra=tuple(kept.values())), changes
 
 
-def read_node(path: Path) -> NodeFile:
-    """Return a node file with the manifests it names in it.
+def read_node(path: Path, environ: Mapping[str, str] = MappingProxyType({})) -> NodeFile:
+    """Return a node file with the manifests it names in it, and ``environ`` over it.
 
     Raises:
         ConfigError: one of the files is wrong, or they contradict each other.
     """
-    return NodeSource.read(path).node()
+    return NodeSource.read(path, environ=environ).node()
 
 
 def _parse(files: Iterable[ManifestFile]) -> list[Parsed]:

@@ -86,11 +86,12 @@ def compile_policy(node: NodeFile) -> tuple[tuple[PolicyRow, ...], dict[int, Rul
 def _rules(node: NodeFile) -> Iterator[Rule]:
     """Give the written rules, then those that enforcement implies for each endpoint."""
     for index, row in enumerate(node.policy):
+        file, line = node.where(row.line)
         yield Rule(
             kind="rule",
             index=index,
-            file=str(node.path),
-            line=row.line,
+            file=file,
+            line=line,
             endpoint=row.endpoint,
             direction=row.direction,
             action=row.action,
@@ -100,10 +101,12 @@ def _rules(node: NodeFile) -> Iterator[Rule]:
         )
     yield from node.rules
     for index, endpoint in enumerate(node.endpoints):
-        yield from _implied(endpoint.file or str(node.path), index, endpoint)
+        line = endpoint.enforce.line or endpoint.line
+        place = (endpoint.file, line) if endpoint.file else node.where(line)
+        yield from _implied(*place, index, endpoint)
 
 
-def _implied(file: str, index: int, endpoint: EndpointSection) -> Iterator[Rule]:
+def _implied(file: str, line: int, index: int, endpoint: EndpointSection) -> Iterator[Rule]:
     """Not enforced = an explicit allow-all; enforced = the node itself stays welcome (5.4)."""
 
     def allow(
@@ -111,7 +114,6 @@ def _implied(file: str, index: int, endpoint: EndpointSection) -> Iterator[Rule]
         direction: Direction,
         identity: int | Literal["any"],
     ) -> Rule:
-        line = endpoint.enforce.line or endpoint.line
         return Rule(
             kind=kind,
             index=index,

@@ -209,12 +209,13 @@ def narrow_ways(node: NodeFile, mtu: int) -> Iterator[str]:
 
 def at_line(node: NodeFile, line: int, text: str) -> ConfigError:
     """Make an error about one line of the node file."""
-    return ConfigError(f"{node.path}:{line}: {text}")
+    return ConfigError(f"{node.place(line)}: {text}")
 
 
 def _at_endpoint(node: NodeFile, endpoint: EndpointSection, text: str) -> ConfigError:
     """Make an error about an endpoint, which may stand in a manifest."""
-    return ConfigError(f"{endpoint.file or node.path}:{endpoint.line}: {text}")
+    file, line = endpoint.file, endpoint.line
+    return ConfigError(f"{f'{file}:{line}' if file else node.place(line)}: {text}")
 
 
 async def _check_namespace(pod: str, namespace: str) -> tuple[int, int]:

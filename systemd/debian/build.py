@@ -63,7 +63,7 @@ def make_venv() -> None:
     run(PYTHON, "-m", "venv", "--without-pip", home)
     wheels = WORK / "wheels"
     shutil.rmtree(wheels, ignore_errors=True)
-    # Its own pip, of Debian's python3: another interpreter would write its libraries' path into ours.
+    # A pip of Debian's python3: another one would write its own libraries' path into ours.
     run(PYTHON, "-m", "venv", WORK / "pip")
     pip = [WORK / "pip/bin/python", "-m", "pip", "-q"]
     run(*pip, "wheel", "--no-deps", "-w", wheels, copy_source())

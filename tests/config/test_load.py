@@ -142,3 +142,69 @@ def test_what_has_no_effect_yet_is_warned_of_by_line():
         ["w.yaml:3", "services[0].flags"],
     ]
     assert parse_node_text(text + "  nodeport: true\n", Path("w.yaml")).warnings == ()
+
+
+def with_drop_ins(directory: Path, *texts: str) -> Path:
+    """A node file and its drop-ins, 0.yaml, 1.yaml and so on."""
+    path = directory / "n.yaml"
+    path.write_text(MINIMAL + "peers:\n  - {name: b, ip: 192.0.2.2, pod_cidr: 10.1.0.0/24}\n")
+    (directory / "n.yaml.d").mkdir()
+    for number, text in enumerate(texts):
+        (directory / "n.yaml.d" / f"{number}.yaml").write_text(text)
+    return path
+
+
+def test_drop_ins_merge_mappings_and_replace_lists(tmp_path):
+    """The later file wins, the environment over all of them."""
+    path = with_drop_ins(
+        tmp_path,
+        "conntrack: {lifetimes_s: {tcp: 100, any: 10}}\n",
+        "conntrack: {lifetimes_s: {tcp: 200}}\npeers: []\n",
+        "# nothing yet\n",
+    )
+    node = load_node_file(path, {"FWD_TUNNEL_PORT": "4789", "FWD_NODE_ROUTER_IP": "[10.0.0.2]"})
+    assert (node.conntrack.lifetimes_s.tcp, node.conntrack.lifetimes_s.any) == (200, 10)
+    assert node.peers == ()
+    assert (node.tunnel.port, [str(one) for one in node.node.router_ip]) == (4789, ["10.0.0.2"])
+    assert load_node_file(path).tunnel.port == 8472, "the environment counts where it is given"
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("\ntunel: {}\n", "n.yaml.d/0.yaml:2: tunel: unknown key, did you mean 'tunnel'?"),
+        ("tunnel:\n  port: 0\n", "n.yaml.d/0.yaml:2: tunnel.port: 0 is out of range"),
+        ("a: [\n", "n.yaml.d/0.yaml:2: not YAML: "),
+        ("- a\n", "n.yaml.d/0.yaml:1: a node file is a mapping"),
+        (f"\n{POD.replace('10.0.0.10', '10.9.0.1')}",
+         "n.yaml.d/0.yaml:3: endpoints[0].ip: 10.9.0.1 is outside node.pod_cidr"),
+    ],
+)  # fmt: skip
+def test_errors_in_drop_ins_name_their_file_and_line(tmp_path, text, error):
+    """As those of the node file do."""
+    with pytest.raises(ConfigError) as caught:
+        load_node_file(with_drop_ins(tmp_path, text))
+    assert str(caught.value).startswith(f"{tmp_path}/{error}")
+
+
+@pytest.mark.parametrize(
+    ("environ", "error"),
+    [
+        ({"FWD_NODE_IP": "here"}, "$FWD_NODE_IP: node.ip: 'here'"),
+        ({"FWD_TUNNEL_PORT": "99999"}, "$FWD_TUNNEL_PORT: tunnel.port: 99999 is out of range"),
+        ({"FWD_METRICS_LISTEN": "x"}, "$FWD_METRICS_LISTEN: metrics.listen: 'x'"),
+        ({"FWD_NODE_NAME": "[a"}, "$FWD_NODE_NAME: not YAML: "),
+    ],
+)
+def test_errors_in_variables_name_the_variable(tmp_path, environ, error):
+    """There is no line to name."""
+    with pytest.raises(ConfigError) as caught:
+        load_node_file(with_drop_ins(tmp_path), environ)
+    assert str(caught.value).startswith(error)
+
+
+def test_sections_of_drop_ins_know_their_place(tmp_path):
+    """What is said later of a section, at start or reload, names its own file."""
+    node = load_node_file(with_drop_ins(tmp_path, "\n" + POD))
+    assert node.where(node.endpoints[0].line) == (f"{tmp_path}/n.yaml.d/0.yaml", 3)
+    assert node.place(node.node.line) == f"{tmp_path}/n.yaml:1"

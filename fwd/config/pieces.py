@@ -1,0 +1,91 @@
+"""What a node file is made of: itself, the files beside it, the environment; in that order.
+
+``FILE.d/*.yaml`` in order of their names, then the variables of ``ENVIRONMENT``: later ones win,
+mappings merge, lists and values replace. Lines of all pieces are counted through, as if they stood
+in one file, so that a line number alone says where it is (``place``).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+__all__ = [
+    "ENVIRONMENT",
+    "Piece",
+    "Places",
+    "count",
+    "drop_ins",
+    "format_place",
+    "variables",
+    "where",
+]
+
+ENVIRONMENT: Final[Mapping[str, tuple[str, str]]] = {
+    "FWD_NODE_NAME": ("node", "name"),
+    "FWD_NODE_IP": ("node", "ip"),
+    "FWD_NODE_MAC": ("node", "mac"),
+    "FWD_NODE_POD_CIDR": ("node", "pod_cidr"),
+    "FWD_NODE_ROUTER_IP": ("node", "router_ip"),
+    "FWD_TUNNEL_PORT": ("tunnel", "port"),
+    "FWD_TUNNEL_MTU": ("tunnel", "mtu"),
+    "FWD_FEATURES_MASQUERADE": ("features", "masquerade"),
+    "FWD_FEATURES_MSS_CLAMP": ("features", "mss_clamp"),
+    "FWD_API_SOCKET": ("api", "socket"),
+    "FWD_METRICS_LISTEN": ("metrics", "listen"),
+}
+"""Variable to key; values are YAML, a list is written ``[a, b]``."""
+
+Places = tuple[tuple[int, str], ...]
+"""First line (counted through) and name of each piece, ascending; ``$NAME`` is a variable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One file's text, or one variable's value."""
+
+    name: str
+    """Path, or ``$NAME``."""
+    text: str
+    key: tuple[str, str] | None = None
+    """What a variable sets; None = a file."""
+
+
+def drop_ins(path: Path) -> Iterator[Path]:
+    """Give the files that are merged over a node file; there may be none."""
+    directory = path.with_name(path.name + ".d")
+    if directory.is_dir():
+        yield from sorted(directory.glob("*.yaml"))
+
+
+def variables(environ: Mapping[str, str]) -> Iterator[Piece]:
+    """Give the variables that are set, and not empty."""
+    for name, key in ENVIRONMENT.items():
+        if value := environ.get(name):
+            yield Piece(f"${name}", value, key)
+
+
+def where(places: Places, line: int) -> tuple[str, int]:
+    """Return the piece a line belongs to and the line's number there; 0 = it has no lines."""
+    first, name = places[max(bisect_right([start for start, _ in places], line) - 1, 0)]
+    return name, 0 if name.startswith("$") else line - first + 1
+
+
+def format_place(places: Places, line: int) -> str:
+    """Return ``file:line`` of a line counted through, or the variable's name."""
+    name, number = where(places, line)
+    return f"{name}:{number}" if number else name
+
+
+def count(pieces: Sequence[Piece]) -> Places:
+    """Number the pieces' lines through, from 1."""
+    places, first = [], 1
+    for piece in pieces:
+        places.append((first, piece.name))
+        first += piece.text.count("\n") + 1
+    return tuple(places)
