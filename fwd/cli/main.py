@@ -7,16 +7,18 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 daemon not reachable, 4 no such object, 5
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from fwd.cli import aliases, daemon, manifests, services, tables
 from fwd.cli.config import config_app
+from fwd.cli.doctor import doctor
 from fwd.cli.monitor import monitor
 from fwd.cli.options import RootSocketOption
 from fwd.cli.status import status
+from fwd.cli.sysdump import sysdump
 from fwd.cli.trace import trace
 
 __all__ = ["app", "main"]
@@ -56,10 +58,22 @@ def _noun(name: str, text: str) -> typer.Typer:
     return noun
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
 @app.callback()
-def _root(socket: RootSocketOption = "") -> None:
+def _root(
+    socket: RootSocketOption = "",
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
     """Options before the command."""
-    del socket  # read by the command's own --socket (fwd/cli/options.py)
+    del socket, show_version  # read by the command's own --socket (fwd/cli/options.py)
 
 
 @app.command()
@@ -74,6 +88,8 @@ for _command in (
     daemon.run, daemon.replay, status, monitor, daemon.reload, manifests.apply, manifests.delete,
 ):  # fmt: skip
     app.command()(_command)
+app.command()(doctor)
+app.command()(sysdump)
 app.command(hidden=True)(daemon.door)
 app.command(context_settings={"ignore_unknown_options": True})(trace)  # "->" is no option
 app.add_typer(config_app, name="config")

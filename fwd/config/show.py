@@ -57,15 +57,10 @@ def as_text(value: Any) -> str:  # noqa: ANN401 - JSON
 
 def redacted(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings without the values of keys that look like secrets."""
-    return {key: _redact(key, value) for key, value in flat.items()}
-
-
-def _redact(key: str, value: Any) -> Any:  # noqa: ANN401 - JSON
-    if _SECRET.search(key.rpartition("]")[2]):
-        return _REMOVED
-    if isinstance(value, dict):
-        return {one: _redact(one, inner) for one, inner in value.items()}
-    return value
+    return {
+        key: _REMOVED if _SECRET.search(key.rpartition("]")[2]) else value
+        for key, value in flat.items()
+    }
 
 
 def _walk(

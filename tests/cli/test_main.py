@@ -124,3 +124,8 @@ def test_head_of_a_list_is_no_traceback(lab: LabDaemon):
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("PREFIX")
     assert done.stderr == ""
+
+
+def test_version_is_an_option_too():
+    """As with any other program."""
+    assert fwd("--version").out == fwd("version").out != ""

@@ -1,0 +1,84 @@
+"""`fwd doctor`: what this host lacks for its node file, and what to do about it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fwd.cli.config import DEFAULT_FILE
+from fwd.cli.options import Form, FormOption, SocketOption
+from fwd.cli.render import json_object, paint, print_lines
+
+if TYPE_CHECKING:
+    from fwd.control.doctor import Finding
+
+__all__ = ["doctor", "findings"]
+
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+def doctor(
+    config: Annotated[
+        Path, typer.Option("--config", metavar="FILE", help="Node file (YAML).")
+    ] = DEFAULT_FILE,
+    socket: SocketOption = "",
+    output: FormOption = Form.TEXT,
+) -> None:
+    """Look for what is wrong: each line ok, warn or fail, and what to do. Exit 1 if any failed."""
+
+    async def show() -> bool:
+        failed, seen = False, []
+        async for one in findings(config, socket):
+            failed |= one.level == "fail"
+            seen.append(one)
+            if output is Form.TEXT:
+                print(f"{paint(one.level.ljust(4), _COLOURS[one.level])}  {one.what}: {one.text}")
+        if output is Form.JSON:
+            rows = [{"what": one.what, "level": one.level, "text": one.text} for one in seen]
+            print_lines(json_object({"findings": rows}))
+        return failed
+
+    if asyncio.run(show()):
+        raise typer.Exit(1)
+
+
+async def findings(config: Path, socket: str) -> AsyncIterator[Finding]:
+    """Ask the daemon, read the node file and, if that can be read, look at the host."""
+    from fwd.config.load import ConfigError  # noqa: PLC0415
+    from fwd.control.doctor import Finding, examine  # noqa: PLC0415
+    from fwd.control.node_source import read_node  # noqa: PLC0415
+
+    daemon, running = _daemon(socket)
+    yield daemon
+    try:
+        node = read_node(config, os.environ)
+    except ConfigError as error:
+        yield Finding("node file", "fail", str(error))
+        return
+    yield Finding("node file", "ok", f"{config}, node {node.node.name}")
+    async for one in examine(node, running=running):
+        yield one
+
+
+def _daemon(socket: str) -> tuple[Finding, bool]:
+    """How the daemon is, and whether it runs."""
+    from fwd.api.client import ApiError, Client, Unreachable  # noqa: PLC0415
+    from fwd.control.doctor import Finding  # noqa: PLC0415
+
+    try:
+        with Client(socket) as client:
+            answer = client.get("/v1/status")
+    except Unreachable as error:
+        return Finding("daemon", "warn", str(error)), False
+    except ApiError as error:
+        return Finding("daemon", "fail", str(error)), True
+    ready, total = answer["endpoints"]["states"].get("ready", 0), answer["endpoints"]["total"]
+    text = f"pid {answer['pid']}, {ready} of {total} endpoints ready"
+    if ready == total:
+        return Finding("daemon", "ok", text), True
+    return Finding("daemon", "warn", f"{text}; see `fwd endpoint list` and `fwd reload`"), True

@@ -1,0 +1,265 @@
+"""What a host and its node file need, looked at one by one: `fwd doctor`.
+
+Unlike preflight.py it goes on after a failure, runs beside a living daemon, and asks also what a
+start does not depend on. It changes nothing; two scratch sockets, a scratch TAP and, to each peer,
+one echo request and one empty datagram are all it makes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import shutil
+import socket
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from fwd.config.load import ConfigError
+from fwd.control.preflight import pod_mtu
+from fwd.netlink.door import check_rights
+from fwd.netlink.errors import LinkError
+from fwd.netlink.link import device_of, vxlan_owner
+from fwd.netlink.netns import open_namespace
+from fwd.netlink.offload import TAP_CSUM, TAP_TSO, TAP_USO, probe_tap, probe_udp
+from fwd.netlink.owner import udp_owner
+from fwd.netlink.tap import check_tun_device, open_tap
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from fwd.config.schema import NodeFile, PeerSection
+    from fwd.netlink.link import Device
+
+__all__ = ["Finding", "examine"]
+
+_ECHO_S = 1.0
+"""How long a peer has to answer."""
+_CLOCKSOURCE = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
+_SLOW_CLOCKS = frozenset({"hpet", "acpi_pm", "jiffies", "refined-jiffies"})
+_TIME_ERROR = 5
+"""adjtimex(2): nobody keeps the clock right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    level: Literal["ok", "warn", "fail"]
+    """fail: packets do not flow; warn: they do, with something missing or slow."""
+    text: str
+    """What was found and, unless all is well, what to do."""
+
+
+async def examine(node: NodeFile, *, running: bool) -> AsyncIterator[Finding]:
+    """Look at everything, in the order in which one thing rests on another.
+
+    Args:
+        node: what the host is to serve.
+        running: its daemon answers: what a daemon has taken is fine then.
+    """
+    yield _judge("tun device", check_tun_device, "/dev/net/tun opens")
+    yield _judge("rights", check_rights, "devices can be made, namespaces entered")
+    device = await device_of(node.node.ip)
+    yield _address(node, device)
+    if device is not None:
+        if node.tunnel.protocol == "vxlan":
+            yield await _port(node, running=running)
+        yield _mtu(node, device)
+        for finding in await asyncio.to_thread(_offloads, node):
+            yield finding
+    for finding in _namespaces(node):
+        yield finding
+    if node.features.masquerade:
+        yield _masquerade()
+    peers = [] if device is None else [asyncio.to_thread(_peer, node, peer) for peer in node.peers]
+    for finding in await asyncio.gather(*peers):
+        yield finding
+    yield _clock()
+
+
+def _judge(what: str, check: Callable[[], None], fine: str) -> Finding:
+    try:
+        check()
+    except LinkError as error:
+        return Finding(what, "fail", str(error))
+    return Finding(what, "ok", fine)
+
+
+def _address(node: NodeFile, device: Device | None) -> Finding:
+    ip = node.node.ip
+    if device is None:
+        text = f"{ip} is on no device: correct node.ip, or `ip addr add {ip} dev DEVICE`"
+        return Finding("underlay", "fail", text)
+    return Finding("underlay", "ok", f"{ip} is on {device.name}")
+
+
+async def _port(node: NodeFile, *, running: bool) -> Finding:
+    what, port = "tunnel port", node.tunnel.port
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.bind((str(node.node.ip), port))
+        except OSError as error:
+            reason = str(error.strerror)
+        else:
+            if running:
+                return Finding(
+                    what, "warn", f"a daemon answers, yet UDP {port} is free: another's?"
+                )
+            return Finding(what, "ok", f"UDP {port} is free")
+    owner = await asyncio.to_thread(udp_owner, port)
+    if running:
+        return Finding(what, "ok", f"UDP {port} is the daemon's" + (f", {owner}" if owner else ""))
+    device = None if owner else await vxlan_owner(port)
+    who = owner or (f"the kernel's VXLAN device {device}" if device else None)
+    if who is None:
+        return Finding(what, "fail", f"UDP {port} cannot be had: {reason}, see `ss -lunp`")
+    return Finding(what, "fail", f"UDP {port} is owned by {who}: stop it, or set tunnel.port")
+
+
+def _mtu(node: NodeFile, device: Device) -> Finding:
+    what, overhead = "mtu", 50 if node.tunnel.protocol == "vxlan" else 0
+    try:
+        mtu = pod_mtu(node, device)
+    except ConfigError as error:
+        return Finding(what, "fail", str(error))
+    if mtu + overhead > device.mtu:
+        text = (
+            f"pods have {mtu}, {device.name} carries {device.mtu - overhead}: packets leave in "
+            f"fragments; set tunnel.mtu to auto, or `ip link set {device.name} mtu "
+            f"{mtu + overhead}`"
+        )
+        return Finding(what, "warn", text)
+    return Finding(what, "ok", f"pods have {mtu}, {device.name} has {device.mtu}")
+
+
+def _offloads(node: NodeFile) -> Iterator[Finding]:
+    try:
+        tap = open_tap()
+    except LinkError as error:
+        yield Finding("tap offloads", "fail", str(error))
+    else:
+        try:
+            able = probe_tap(tap.fd, tap.vnet_hdr_size)
+        finally:
+            tap.close()
+        yield _lacking(
+            "tap offloads",
+            {"csum": able & TAP_CSUM, "tso": able & TAP_TSO, "uso": able & TAP_USO},
+            "uso needs Linux 6.2",
+        )
+    try:
+        udp = probe_udp(node.node.ip)
+    except OSError as error:
+        yield Finding("udp offloads", "fail", f"{node.node.ip}: {error.strerror}")
+        return
+    able_udp = {"udp_segment": udp.segments, "udp_gro": int(udp.gro)}
+    yield _lacking("udp offloads", able_udp, "they need Linux 5.0; is lo up?")
+
+
+def _lacking(what: str, able: dict[str, int], hint: str) -> Finding:
+    there = ", ".join(name for name, value in able.items() if value) or "none"
+    lacking = [name for name, value in able.items() if not value]
+    if lacking:
+        text = f"{there}; without {', '.join(lacking)} large packets cost more ({hint})"
+        return Finding(what, "warn", text)
+    return Finding(what, "ok", there)
+
+
+def _namespaces(node: NodeFile) -> Iterator[Finding]:
+    for endpoint in node.endpoints:
+        what = f"pod {endpoint.name}"
+        if endpoint.netns is None:
+            yield Finding(what, "fail", "has no netns: name its network namespace")
+            continue
+        try:
+            os.close(open_namespace(endpoint.netns))
+        except LinkError as error:
+            yield Finding(what, "fail", str(error))
+        else:
+            yield Finding(what, "ok", f"namespace {endpoint.netns} is there")
+
+
+def _masquerade() -> Finding:
+    if shutil.which("nft") is None:
+        return Finding("masquerade", "fail", "nft is missing: `apt install nftables`")
+    forward = Path("/proc/sys/net/ipv4/ip_forward")
+    if forward.exists() and forward.read_text().strip() == "0":
+        text = "the unit may not turn forwarding on: `sysctl -w net.ipv4.ip_forward=1`"
+        return Finding("masquerade", "warn", text)
+    return Finding("masquerade", "ok", "nft is there, forwarding is on")
+
+
+def _peer(node: NodeFile, peer: PeerSection) -> Finding:
+    """Ask a peer's kernel twice: is it there, and has anybody its tunnel port?"""
+    what, ip = f"peer {peer.name}", str(peer.ip)
+    try:
+        if node.tunnel.protocol == "vxlan" and _port_refused(str(node.node.ip), ip, node):
+            text = f"{ip} is there, but nobody has UDP {node.tunnel.port}: start its daemon"
+            return Finding(what, "fail", text)
+        answered = _echo(ip)
+    except OSError as error:
+        return Finding(what, "fail", f"{ip}: {error.strerror}: see `ip route get {ip}`")
+    if answered is None:
+        return Finding(what, "warn", f"{ip}: cannot tell, an echo request takes root or ping_group")
+    if not answered:
+        text = f"{ip} does not answer: host down, or a firewall in between (UDP, ICMP)"
+        return Finding(what, "warn", text)
+    return Finding(what, "ok", f"{ip} answers, its tunnel port does not refuse")
+
+
+def _port_refused(source: str, ip: str, node: NodeFile) -> bool:
+    """Tell whether the peer's kernel says that nobody listens on the tunnel port."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind((source, 0))
+        sock.connect((ip, node.tunnel.port))
+        sock.settimeout(_ECHO_S / 2)
+        sock.send(b"")  # no packet of VXLAN: the peer counts it as malformed
+        try:
+            sock.recv(1)
+        except ConnectionRefusedError:
+            return True
+        except TimeoutError:
+            return False
+    return False
+
+
+def _echo(ip: str) -> bool | None:
+    """Ping once; None when we may not."""
+    sock = None
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_RAW):
+        try:
+            sock = socket.socket(socket.AF_INET, kind, socket.IPPROTO_ICMP)
+        except PermissionError:
+            continue
+        break
+    if sock is None:
+        return None
+    body = struct.pack("!BBHHH", 8, 0, 0, os.getpid() & 0xFFFF, 1)
+    total = sum(struct.unpack("!4H", body))
+    checksum = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+    with sock:
+        sock.settimeout(_ECHO_S)
+        sock.connect((ip, 0))
+        sock.send(body[:2] + struct.pack("!H", checksum) + body[4:])
+        try:
+            sock.recv(1500)
+        except TimeoutError:
+            return False
+    return True
+
+
+def _clock() -> Finding:
+    source = _CLOCKSOURCE.read_text().strip() if _CLOCKSOURCE.exists() else "unknown"
+    if source in _SLOW_CLOCKS:
+        text = f"clock source {source} costs every packet a system call; boot with clocksource=tsc"
+        return Finding("clock", "warn", text)
+    # Bigger than struct timex; zeros ask and change nothing.
+    state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512))
+    if state == _TIME_ERROR:
+        text = f"{source}; nobody keeps it right (chrony, systemd-timesyncd): only logs suffer"
+        return Finding("clock", "warn", text)
+    return Finding("clock", "ok", f"{source}, kept right")

@@ -1,0 +1,53 @@
+"""`fwd doctor`: its lines, its JSON and its exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.api.daemon import LabDaemon
+from tests.cli.invoke import fwd
+
+
+def test_each_line_is_level_subject_and_advice(lab: LabDaemon):
+    """Node1 of the seed is not this host: its address is missing, so the exit code is 1."""
+    ran = fwd("doctor", "--config", str(lab.agent.path), socket=lab.socket)
+    lines = ran.out.splitlines()
+    assert ran.code == 1
+    assert all(line[:6] in {"ok    ", "warn  ", "fail  "} for line in lines)
+    assert lines[0].startswith("ok    daemon: pid ")
+    assert lines[1] == f"ok    node file: {lab.agent.path}, node node1"
+    assert any(line.startswith("fail  underlay: 192.168.56.105 is on no device") for line in lines)
+
+
+def test_bad_node_file_is_a_failure_and_the_end(tmp_path: Path):
+    """What cannot be read cannot be compared with the host; no daemon is a warning only."""
+    ran = fwd(
+        "doctor", "--config", str(tmp_path / "none"), "-o", "json", socket=str(tmp_path / "s")
+    )
+    rows = json.loads(ran.out)["findings"]
+    assert ran.code == 1
+    assert [(row["what"], row["level"]) for row in rows] == [
+        ("daemon", "warn"), ("node file", "fail"),
+    ]  # fmt: skip
+
+
+def test_endpoints_that_are_not_ready_are_a_warning(lab: LabDaemon, monkeypatch):
+    """With the command that says more."""
+    monkeypatch.setattr(lab.agent, "endpoint_states", lambda: {2825: "gone"})
+    ran = fwd("doctor", "--config", str(lab.agent.path), socket=lab.socket)
+    assert "0 of 1 endpoints ready; see `fwd endpoint list`" in ran.out.splitlines()[0]
+
+
+@pytest.mark.netns
+def test_all_is_well_is_exit_0(tmp_path: Path):
+    """Warnings do not fail."""
+    path = tmp_path / "n.yaml"
+    path.write_text(
+        "node: {name: n, ip: 127.0.0.1, pod_cidr: 10.0.0.0/24, router_ip: 10.0.0.1}\n"
+        "tunnel: {port: 18472}\n"
+    )
+    ran = fwd("doctor", "--config", str(path), socket=str(tmp_path / "none"))
+    assert ran.code == 0, ran.out
