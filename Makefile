@@ -6,6 +6,7 @@
 #   make bench   side by side with the kernel's VXLAN, Open vSwitch and fastd: docs/benchmarks.md;
 #                QUICK=1 for under three minutes, ARGS=--help for what can be chosen
 #   make clean   what the targets above made
+#   make deb     the Debian package, in dist/
 #   make fuzz    libFuzzer on the C core, FUZZ_SECONDS=60 for each of its targets
 #
 # demo and test need root (namespaces, TAP devices); the others run as anyone once the OS packages
@@ -21,6 +22,10 @@ BIN := .venv/bin
 CSRC := $(shell find csrc -name '*.[ch]' -o -name '*.def' -o -name '*.py')
 # What the build, the demo and the netns tests call. libasan and libubsan come with gcc.
 PACKAGES := python3-venv python3-dev gcc libc6-dev iproute2 iputils-ping curl nginx-light iperf3 nftables
+# What the tests of units, man pages and the Debian package call.
+ifneq ($(filter test,$(MAKECMDGOALS)),)
+PACKAGES += systemd groff-base lintian mmdebstrap
+endif
 
 export PIP_RETRIES := 10
 export PIP_DEFAULT_TIMEOUT := 60
@@ -46,7 +51,7 @@ $(error namespaces and TAP devices need root, run: sudo make $(rooted))
 endif
 endif
 
-.PHONY: help demo test asan lint bench fuzz clean packages setup
+.PHONY: help demo test asan lint bench deb fuzz clean packages setup
 
 help:
 	@sed -n '/^#/!q; s/^# \?//p' Makefile
@@ -74,6 +79,10 @@ lint: setup
 
 bench: setup .venv/installed-bench
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
+
+# Debian's own tools make it; the wheels of requirements.lock come from the registry once.
+deb: setup
+	@$(BIN)/python systemd/debian/build.py
 
 fuzz: setup
 	@$(BIN)/python tests/fuzz/campaign.py --seconds $(FUZZ_SECONDS) $(ARGS)
