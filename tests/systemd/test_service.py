@@ -1,0 +1,107 @@
+"""The units under a real systemd, with all their hardening, as a user of the package has them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.systemd.machine import Machine, machine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [pytest.mark.netns, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def host(tree) -> Iterator[Machine]:
+    """A machine with the package, node1 of the seed's world, and its pod's namespace."""
+    try:
+        booted = machine(tree)
+        one = booted.__enter__()
+    except OSError as error:
+        pytest.skip(f"systemd cannot be PID 1 here: {error}")
+    try:
+        one.out("dpkg -i /fwd.deb")
+        one.out("cp /etc/fwd/examples/node1.yaml /etc/fwd/fwd.yaml && ip netns add curl")
+        one.out("systemctl enable --now fwd")
+        yield one
+    finally:
+        booted.__exit__(None, None, None)
+
+
+def show(host: Machine, name: str) -> str:
+    """A property of the unit."""
+    return host.out(f"systemctl show -P {name} fwd.service")
+
+
+def test_unit_serves_a_pod_with_one_capability(host):
+    """The pod reaches its gateway; the process has CAP_NET_ADMIN, a filter, and its own user."""
+    host.out("fwd status --wait 10 && ip netns exec curl ping -c 1 -W 2 10.244.0.150")
+    pid = show(host, "MainPID")
+    status = host.out(f"cat /proc/{pid}/status")
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    assert {fields[name] for name in ("CapPrm", "CapEff", "CapBnd")} == {"0000000000001000"}
+    assert (fields["NoNewPrivs"], fields["Seccomp"]) == ("1", "2")
+    assert host.out(f"stat -c %U /proc/{pid}") == "fwd"
+    assert show(host, "StatusText") == "node1: 1 of 1 endpoints ready, 1 peers, revision 1"
+
+
+def test_reload_waits_and_fails_when_it_was_refused(host):
+    """`systemctl reload` has the daemon's answer, and a refused one changes nothing."""
+    before = json.loads(host.out("fwd status -o json"))["revision"]
+    host.out("systemctl reload fwd")
+    assert json.loads(host.out("fwd status -o json"))["revision"] == before + 1
+    host.out("echo 'frob: 1' > /etc/fwd/fwd.yaml.d/bad.yaml")
+    try:
+        assert host.run("systemctl reload fwd").returncode != 0
+        said = host.out("journalctl -u fwd --no-pager -n 5")
+        assert "nothing was changed: /etc/fwd/fwd.yaml.d/bad.yaml:1: frob: unknown key" in said
+        assert show(host, "ActiveState") == "active"
+        assert json.loads(host.out("fwd status -o json"))["revision"] == before + 1
+    finally:
+        host.out("rm /etc/fwd/fwd.yaml.d/bad.yaml")
+
+
+def test_journal_knows_how_bad_a_line_is(host):
+    """A device that goes is a warning, `started` is not."""
+    host.out("ip netns exec curl ip link del eth0; sleep 1")
+    warnings = host.out("journalctl -u fwd -p warning --no-pager -o cat")
+    assert "device gone" in warnings
+    assert "event='started'" not in warnings
+    host.out("systemctl reload fwd && fwd status --wait 10")
+
+
+def test_clients_wait_while_the_daemon_restarts(host):
+    """The API's socket is systemd's: whoever asks meanwhile gets an answer."""
+    assert host.out("systemctl restart --no-block fwd && fwd status --wait 20 --brief") == "OK"
+    assert host.out("stat -c '%a %U:%G' /run/fwd/fwd.sock") == "660 root:fwd"
+    assert host.out("stat -c '%a %U:%G' /run/fwd/door.sock") == "600 fwd:fwd"
+
+
+def test_killed_and_stopped_daemons_come_back(host):
+    """SIGKILL at once; one that hangs is found by the watchdog."""
+    before = int(show(host, "NRestarts"))
+    host.out("kill -KILL $(systemctl show -P MainPID fwd); sleep 0.5; fwd status --wait 20 --brief")
+    assert int(show(host, "NRestarts")) == before + 1
+    host.out("kill -STOP $(systemctl show -P MainPID fwd); sleep 11; fwd status --wait 20 --brief")
+    assert int(show(host, "NRestarts")) == before + 2
+    assert "watchdog" in host.out("journalctl --no-pager -n 30 -o cat _PID=1").lower()
+
+
+def test_doctor_finds_nothing_wrong_in_the_unit(host):
+    """Warnings at most: the peer is not there."""
+    found = json.loads(host.out("fwd doctor -o json"))["findings"]
+    assert [one["what"] for one in found if one["level"] == "fail"] == []
+    assert len(found) > 8
+
+
+def test_removing_the_package_stops_everything(host):
+    """No daemon, no device, no unit, no user."""
+    host.out("dpkg -P fwd")
+    assert host.run("pgrep -f 'fwd run'").returncode == 1
+    assert host.out("ip netns exec curl ip -br link").startswith("lo ")
+    assert host.run("systemctl list-unit-files --no-legend 'fwd*'").stdout == ""
+    assert host.run("getent passwd fwd").returncode == 2
