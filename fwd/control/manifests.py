@@ -114,7 +114,7 @@ def _check_rows(node: NodeFile, roster: Roster) -> None:
         member = here.get(row.prefix.network_address) if one else None
         if member and row.identity and row.identity != member.identity:
             raise ManifestError(
-                f"{node.path}:{row.line}: ipcache: {row.prefix} is endpoint {member.name}, whose "
+                f"{node.place(row.line)}: ipcache: {row.prefix} is endpoint {member.name}, whose "
                 f"identity is {member.identity}: write that, or no row"
             )
 
