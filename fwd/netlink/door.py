@@ -1,11 +1,11 @@
 """Into the pods' namespaces: directly where we may, else through the door, a tiny helper of root's.
 
 Making devices takes CAP_NET_ADMIN; entering a namespace takes CAP_SYS_ADMIN, which is nearly root.
-The hardened unit has the first only. What has to be done inside a pod's namespace are three fixed
-errands (``ERRANDS``), so a process of its own (`fwd-door.service`, ``serve``) does just those: a
-client sends the namespace's descriptor and an errand's name over a unix socket that only the
-daemon's user may open, and gets a netlink socket or nothing back. The kernel asks both for
-CAP_NET_ADMIN when that socket is used: who opened it and who sends.
+The hardened unit has the first only, and a read-only /proc/sys. What has to be done with more are a
+few fixed errands: open a netlink socket, set one of ``_SETTINGS``. A process of its own
+(`fwd-door.service`, ``serve``) does just those: a client sends the namespace's descriptor and an
+errand over a unix socket that only the daemon's user may open, and gets a netlink socket or nothing
+back. The kernel asks both for CAP_NET_ADMIN when that socket is used: who opened it and who sends.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -21,13 +22,12 @@ from fwd.netlink.errors import LinkError
 from fwd.netlink.shim import in_namespace, netlink_socket, open_route
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from fwd.netlink.shim import LoopIPRoute
 
 __all__ = [
     "DOOR_SOCKET",
-    "ERRANDS",
     "POD_DEVICE",
     "ROUTE",
     "SILENCE_IPV6",
@@ -36,6 +36,7 @@ __all__ = [
     "open_pod_route",
     "run_errand",
     "serve",
+    "write_sysctl",
 ]
 
 POD_DEVICE: Final = "eth0"
@@ -43,34 +44,44 @@ POD_DEVICE: Final = "eth0"
 DOOR_SOCKET: Final = "/run/fwd/door.sock"
 """Where the door is; ``FWD_DOOR_SOCKET`` in the environment names another place."""
 ROUTE: Final = "route"
-SILENCE_IPV6: Final = "silence-ipv6"
-TAME_IPV6: Final = "tame-ipv6"
+"""Open a netlink route socket."""
+SILENCE_IPV6: Final = f"set ipv6/conf/{POD_DEVICE}/disable_ipv6 1"
+"""Spare the drop counters the router solicitations of a pod that has no IPv6 address."""
+TAME_IPV6: Final = f"set ipv6/conf/{POD_DEVICE}/accept_ra 0"
+"""Let no router advertisement change a pod, and have it solicit none: its routes are ours."""
 
 _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
-_REQUEST_MAX = 64
+_REQUEST_MAX = 128
 _ANSWER_MAX = 256
 _TIMEOUT_S = 5.0
 """Of a connection's two messages."""
 
 
-def _silence_ipv6() -> None:
-    """Spare the drop counters the router solicitations of a pod that has no IPv6 address."""
-    with contextlib.suppress(OSError):  # no IPv6 in this kernel, or /proc/sys is read-only
-        Path(f"/proc/sys/net/ipv6/conf/{POD_DEVICE}/disable_ipv6").write_text("1")
+_SYSCTL = Path("/proc/sys/net")
+_SETTINGS = re.compile(
+    rf"ipv6/conf/{POD_DEVICE}/(disable_ipv6 1|accept_ra 0)"
+    r"|ipv6/conf/cilium_(host|net)/(disable_ipv6 [01]|addr_gen_mode 1)"
+    r"|ipv4/conf/cilium_net/(accept_local 1|rp_filter 0|forwarding 1)"
+    r"|ipv4/ip_forward [01]|ipv6/conf/all/forwarding [01]"
+    r"|ipv6/conf/(?!\.)[\w.@-]{1,15}/accept_ra [12]",
+    re.ASCII,
+)
+"""``KEY VALUE`` of every sysctl that is set, below /proc/sys/net: pods', our devices', routing."""
 
 
-def _tame_ipv6() -> None:
-    """Let no router advertisement change a pod, and have it solicit none: its routes are ours."""
-    with contextlib.suppress(OSError):  # /proc/sys is read-only
-        Path(f"/proc/sys/net/ipv6/conf/{POD_DEVICE}/accept_ra").write_text("0")
+def _set(setting: str) -> None:
+    key, _, value = setting.partition(" ")
+    (_SYSCTL / key).write_text(value)
 
 
-ERRANDS: Final[Mapping[str, Callable[[], socket.socket | None]]] = {
-    ROUTE: netlink_socket,
-    SILENCE_IPV6: _silence_ipv6,
-    TAME_IPV6: _tame_ipv6,
-}
-"""All that is ever done in a pod's namespace, by name."""
+def _errand(name: str) -> Callable[[], socket.socket | None] | None:
+    """Return what an errand does; None = there is no such errand."""
+    verb, _, setting = name.partition(" ")
+    if name == ROUTE:
+        return netlink_socket
+    if verb == "set" and _SETTINGS.fullmatch(setting):
+        return lambda: _set(setting)
+    return None
 
 
 def check_rights() -> None:
@@ -89,20 +100,23 @@ def check_rights() -> None:
 
 
 def run_errand(netns_fd: int, errand: str) -> socket.socket | None:
-    """Do one of ``ERRANDS`` in a pod's namespace.
+    """Do an errand in a namespace.
 
     Args:
         netns_fd: open descriptor of the namespace.
-        errand: its name.
+        errand: ``ROUTE``, or ``set KEY VALUE``.
 
     Returns:
-        What the errand gives: a socket of that namespace, which the caller closes, or nothing.
+        A socket of that namespace, which the caller closes, for ``ROUTE``.
 
     Raises:
-        OSError: the namespace cannot be entered, or nobody is at the door.
+        OSError: the namespace cannot be entered, nobody is at the door, or the kernel refuses.
     """
     if _has("CAP_SYS_ADMIN"):
-        return in_namespace(netns_fd, ERRANDS[errand])
+        function = _errand(errand)
+        if function is None:
+            raise OSError(errno.EINVAL, f"there is no errand {errand!r}")
+        return in_namespace(netns_fd, function)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
         sock.settimeout(_TIMEOUT_S)
         sock.connect(_door())
@@ -115,6 +129,30 @@ def run_errand(netns_fd: int, errand: str) -> socket.socket | None:
     if code != "0":
         raise OSError(int(code or errno.EPIPE), text or "the door has broken off")
     return socket.socket(fileno=fds[0]) if fds else None
+
+
+def write_sysctl(path: Path, value: str) -> None:
+    """Set a sysctl of the calling thread's namespace, where /proc/sys is read-only by the door.
+
+    Args:
+        path: below /proc/sys/net.
+        value: to be written.
+
+    Raises:
+        OSError: the kernel's reason for the first refusal, when the door could not help either.
+    """
+    try:
+        path.write_text(value)
+    except OSError as error:
+        if error.errno not in {errno.EROFS, errno.EACCES, errno.EPERM} or _has("CAP_SYS_ADMIN"):
+            raise
+        fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            run_errand(fd, f"set {path.relative_to(_SYSCTL)} {value}")
+        except OSError:
+            raise error from None
+        finally:
+            os.close(fd)
 
 
 def open_pod_route(netns_fd: int) -> LoopIPRoute:
@@ -143,7 +181,7 @@ def serve(listener: socket.socket, idle_s: float) -> None:
 def _answer(client: socket.socket) -> None:
     request, fds, _, _ = socket.recv_fds(client, _REQUEST_MAX, 1)
     try:
-        errand = ERRANDS.get(request.decode(errors="replace"))
+        errand = _errand(request.decode(errors="replace"))
         if errand is None or len(fds) != 1:
             client.send(b"22 the door knows no such errand")
             return

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyroute2.netlink.exceptions import NetlinkError
 
+from fwd.netlink.door import write_sysctl
 from fwd.netlink.errors import LinkError
 from fwd.netlink.owner import tap_owner
 from fwd.netlink.shim import open_route
@@ -186,5 +187,5 @@ def _tame_ipv6(*, wanted: bool) -> None:
     """Spare the drop counters what the kernel says of itself on a new link, to nobody here."""
     conf = Path(f"/proc/sys/net/ipv6/conf/{HOST_DEVICE}")
     with contextlib.suppress(OSError):  # no IPv6 in this kernel, or /proc/sys is read-only
-        (conf / "disable_ipv6").write_text("0" if wanted else "1")
-        (conf / "addr_gen_mode").write_text("1")  # no link-local address, so no solicitations
+        write_sysctl(conf / "disable_ipv6", "0" if wanted else "1")
+        write_sysctl(conf / "addr_gen_mode", "1")  # no link-local address, so no solicitations

@@ -6,6 +6,7 @@ All requests go through a netlink socket opened inside the namespace they speak 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from dataclasses import dataclass
@@ -166,7 +167,8 @@ async def _plug(tap_name: str, netns_fd: int, link: PodLink) -> int:
                 txqlen=_TX_QUEUE_LEN,
                 gso_max_size=gso_max_size(link.mtu),
             )
-            run_errand(netns_fd, TAME_IPV6 if _has_ipv6(link.addresses) else SILENCE_IPV6)
+            with contextlib.suppress(OSError):  # no IPv6 in this kernel, or /proc/sys is read-only
+                run_errand(netns_fd, TAME_IPV6 if _has_ipv6(link.addresses) else SILENCE_IPV6)
             step = f"adding the addresses {', '.join(map(str, link.addresses))}"
             await _address(pod, index, link.addresses)
             step = f"routing through {', '.join(map(str, link.routers))}"

@@ -10,6 +10,7 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fwd.netlink.door import write_sysctl
 from fwd.netlink.errors import LinkError
 from fwd.netlink.host import HOST_DEVICE
 from fwd.netlink.nft import load_rules
@@ -126,9 +127,9 @@ class Forwarding:
             if version == 6:
                 for listens in _IPV6.glob("conf/*/accept_ra"):
                     if listens.read_text().strip() == "1":
-                        listens.write_text("2")
+                        write_sysctl(listens, "2")
                         before[listens] = "1"
-            switch.write_text("1")
+            write_sysctl(switch, "1")
         except OSError as error:
             self._restore(version)
             raise LinkError(
@@ -139,4 +140,4 @@ class Forwarding:
     def _restore(self, version: int) -> None:
         for path, value in self._before.pop(version, {}).items():
             with contextlib.suppress(FileNotFoundError):  # of a device that is gone
-                path.write_text(value)
+                write_sysctl(path, value)

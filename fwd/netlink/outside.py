@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from pyroute2.netlink.exceptions import NetlinkError
 
+from fwd.netlink.door import write_sysctl
 from fwd.netlink.errors import LinkError
 from fwd.netlink.nft import load_rules
 from fwd.netlink.shim import open_route
@@ -132,7 +133,7 @@ def allow_forwarding() -> None:
     """
     for key, text in (("accept_local", "1"), ("rp_filter", "0"), ("forwarding", "1")):
         try:
-            (_CONF / NET_DEVICE / key).write_text(text)
+            write_sysctl(_CONF / NET_DEVICE / key, text)
         except OSError as error:
             raise LinkError(
                 f"{NET_DEVICE}: setting net.ipv4.conf.{NET_DEVICE}.{key} to {text}: "
@@ -265,4 +266,4 @@ async def _bring_up(ipr: LoopIPRoute, index: int) -> None:
 def _silence_ipv6() -> None:
     path = Path(f"/proc/sys/net/ipv6/conf/{NET_DEVICE}/disable_ipv6")
     if path.exists():  # there is an IPv6 in this kernel
-        path.write_text("1")
+        write_sysctl(path, "1")

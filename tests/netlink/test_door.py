@@ -123,9 +123,17 @@ def test_errands_run_there_and_leave_nothing_open(at, limited):
             os.close(fd)
 
 
-@pytest.mark.parametrize("errand", ["dance", ""])
+@pytest.mark.parametrize(
+    "errand",
+    [
+        "dance", "", "set", "set ipv4/ip_forward 2", "set ipv4/ip_forward 1\n",
+        "set ../kernel/core_pattern 1", "set ipv6/conf/../accept_ra 1",
+        "set ipv6/conf/./accept_ra 2", "set ipv6/conf/a/b/accept_ra 2",
+        "set ipv4/conf/eth0/rp_filter 0", "set ipv4/ip_forward 1 ",
+    ],
+)  # fmt: skip
 def test_other_errands_are_refused(at, limited, errand):
-    """Nothing but the three is done, whoever asks."""
+    """Nothing but what is listed is done, whoever asks."""
     assert at.is_socket()
     with (
         Path("/proc/self/ns/net").open("rb") as own,
@@ -142,6 +150,43 @@ def test_what_is_no_namespace_is_refused(at, limited):
     assert at.is_socket()
     with Path("/dev/null").open("rb") as file, pytest.raises(OSError, match="entering a network"):
         run_errand(file.fileno(), ROUTE)
+
+
+SET = """
+import sys
+from pathlib import Path
+from fwd.netlink.door import write_sysctl
+from fwd.netlink.netns import open_namespace
+write_sysctl(Path("/proc/sys/net") / sys.argv[1], sys.argv[2])
+"""
+READ_ONLY = ["unshare", "--mount", "bash", "-c", 'mount -r --bind /proc/sys /proc/sys; exec "$@"']
+
+
+@pytest.mark.netns
+def test_sysctls_are_set_through_the_door_where_proc_is_read_only(at):
+    """As in the unit; the daemon's own namespace, and what is not listed stays refused."""
+    assert at.is_socket()
+    with namespace() as name:
+        inside = [
+            "ip",
+            "netns",
+            "exec",
+            name,
+            *READ_ONLY,
+            "sh",
+            *LIMITED,
+            sys.executable,
+            "-c",
+            SET,
+        ]
+        before = in_netns(name, "cat", "/proc/sys/net/ipv4/ip_forward").stdout.strip()
+        value = "0" if before == "1" else "1"
+        subprocess.run([*inside, "ipv4/ip_forward", value], check=True)
+        assert in_netns(name, "cat", "/proc/sys/net/ipv4/ip_forward").stdout.strip() == value
+        command = [*inside, "ipv4/conf/lo/rp_filter", "0"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode != 0
+        assert "Read-only file system" in done.stderr.splitlines()[-1]
 
 
 def test_door_that_nobody_answers_is_an_error(tmp_path, monkeypatch, limited):

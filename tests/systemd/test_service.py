@@ -74,6 +74,27 @@ def test_journal_knows_how_bad_a_line_is(host):
     host.out("systemctl reload fwd && fwd status --wait 10")
 
 
+def test_masquerading_and_nodeport_work_with_a_read_only_proc(host):
+    """Nft runs under the unit's capability; sysctls go through the door."""
+    host.out("echo 0 > /proc/sys/net/ipv4/ip_forward")
+    text = """features: {masquerade: true, nodeport: true}
+services:
+  - {name: s, frontend: 192.168.56.105, port: 30080, flags: [routable, node_port],
+     backends: [{ip: 10.244.0.108, port: 80}]}
+"""
+    host.out(f"cat > /etc/fwd/fwd.yaml.d/outside.yaml <<'EOF'\n{text}EOF")
+    host.out("systemctl reload fwd")
+    assert "masquerade" in host.out("nft list table ip fwd_masquerade")
+    assert "30080" in host.out("nft list table netdev fwd_outside")
+    assert host.out("cat /proc/sys/net/ipv4/ip_forward") == "1"
+    conf = "/proc/sys/net/ipv4/conf/cilium_net"
+    keys = ("accept_local", "rp_filter", "forwarding")
+    assert [host.out(f"cat {conf}/{key}") for key in keys] == ["1", "0", "1"]
+    host.out("rm /etc/fwd/fwd.yaml.d/outside.yaml && systemctl reload fwd")
+    assert "fwd_" not in host.out("nft list tables")
+    assert host.out("cat /proc/sys/net/ipv4/ip_forward") == "0"
+
+
 def test_clients_wait_while_the_daemon_restarts(host):
     """The API's socket is systemd's: whoever asks meanwhile gets an answer."""
     assert host.out("systemctl restart --no-block fwd && fwd status --wait 20 --brief") == "OK"
