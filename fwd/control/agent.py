@@ -11,7 +11,6 @@ import asyncio
 import os
 import time
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fwd.config.check import unsteered
@@ -20,6 +19,7 @@ from fwd.control.arena import Arena
 from fwd.control.compile import compile_world
 from fwd.control.endpoints import READY, EndpointDevices
 from fwd.control.host import HostDevice
+from fwd.control.neighbours import Neighbours
 from fwd.control.net import NetDevice
 from fwd.control.node_source import NodeSource
 from fwd.control.notify import Notifier, keep_telling
@@ -28,7 +28,6 @@ from fwd.control.policy import DIRECTIONS, explain
 from fwd.control.preflight import check_start, has_host, narrow_ways, pod_mtu
 from fwd.control.reload import count_changes, refuse_fixed
 from fwd.control.sweep import ConntrackSweep, purge, purge_services
-from fwd.datapath import slowpath
 from fwd.datapath.packet import PORT_HOST, PORT_NETDEV
 from fwd.datapath.pump import PumpLoop
 from fwd.netlink.tunnel import open_tunnel_socket
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
     from fwd.control.node_source import ManifestFile
     from fwd.control.world import World
     from fwd.datapath.binding import Datapath, Event, Punt
-    from fwd.model.rows import Address
     from fwd.netlink.link import Device
 
 __all__ = ["Agent", "Serving"]
@@ -82,7 +80,6 @@ class Agent:
         self._stack = AsyncExitStack()
         self._switching = asyncio.Lock()
         self._tasks: set[asyncio.Task[object]] = set()
-        self._slowpath: dict[int, _SlowPathPort] = {}
         self._mtu = 0
 
     async def start(self) -> None:
@@ -110,7 +107,6 @@ class Agent:
             await self._compose(node, stack, device)
             self._stack = stack.pop_all()
         self.spawn(keep_telling(self._notifier, self._summary, self._pump.progress), "notify")
-        self._notifier.ready()
         self._log.info("started", node=node.node.name, ip=str(node.node.ip), device=device.name,
                        endpoints=len(node.endpoints), mtu=self._mtu)  # fmt: skip
 
@@ -248,10 +244,7 @@ class Agent:
             await self._devices.rollback(old, change)
             raise
         self.node, self.world = node, new
-        self._slowpath = {
-            one.id: _SlowPathPort(one.mac, one.node_mac, frozenset(one.ip))
-            for one in node.endpoints
-        }
+        self._neighbours = Neighbours(node)
         self.dp.generation += 1
         await self._devices.commit(change)
         self._offloads.use(node, self._pump.pump, self._udp)
@@ -306,11 +299,7 @@ class Agent:
     # ---- what the pump and the monitor ask ----
 
     def _answer(self, punt: Punt) -> bytes | None:
-        port = self._slowpath.get(punt.port)
-        if port is None:
-            return None
-        routers = self.node.node.router_ip
-        return slowpath.answer(punt.data, port.mac, port.node_mac, port.ips, routers)
+        return self._neighbours.answer(punt)
 
     def _device_gone(self, port: int) -> None:
         if port == PORT_HOST and self._host is not None:
@@ -346,12 +335,3 @@ class Agent:
         rows = (row.lxc_id for row in self.world.endpoints if row.ifindex == ifindex)
         lxc_id = next(rows, None)
         return next((one.ifname for one in self.node.endpoints if one.id == lxc_id), None)
-
-
-@dataclass(frozen=True, slots=True)
-class _SlowPathPort:
-    """What the slow path has to know of a port."""
-
-    mac: bytes
-    node_mac: bytes
-    ips: frozenset[Address]

@@ -40,19 +40,20 @@ async def run_agent(path: Path, serving: Serving) -> int:
     """
     loop = asyncio.get_running_loop()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    agent = Agent(path, serving, Notifier.from_environ())
+    notifier = Notifier.from_environ()
+    agent = Agent(path, serving, notifier)
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
     loop.add_signal_handler(signal.SIGHUP, lambda: None)  # too early: the file is being read
     try:
-        return await _run(agent, ending)
+        return await _run(agent, ending, notifier)
     finally:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(number)
 
 
-async def _run(agent: Agent, ending: asyncio.Event) -> int:
+async def _run(agent: Agent, ending: asyncio.Event, notifier: Notifier) -> int:
     start = asyncio.ensure_future(agent.start())
     end = asyncio.ensure_future(ending.wait())
     await asyncio.wait({start, end}, return_when=asyncio.FIRST_COMPLETED)
@@ -67,6 +68,7 @@ async def _run(agent: Agent, ending: asyncio.Event) -> int:
             end.cancel()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, lambda: agent.spawn(_reload(agent), "reload"))
+    notifier.ready()  # not before a reload is listened for
     await end
     await agent.stop()
     return 0
