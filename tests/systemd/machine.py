@@ -94,11 +94,14 @@ def machine(tree: Path) -> Iterator[Machine]:
         OSError: systemd does not come up here; the text has what it said.
     """
     name = f"fwdt-{os.getpid()}"
-    hierarchy = CGROUPS / "systemd" if (CGROUPS / "systemd").is_dir() else CGROUPS
-    group = hierarchy / name
-    group.mkdir()
+    # All that systemd itself makes groups in: it would leave them in the host's root.
+    hybrid = [CGROUPS / one for one in ("systemd", "unified") if (CGROUPS / one).is_dir()]
+    groups = [hierarchy / name for hierarchy in hybrid or [CGROUPS]]
+    for group in groups:
+        group.mkdir()
     tun = os.stat("/dev/net/tun").st_rdev  # noqa: PTH116
-    boot = f'echo $$ > "{group}/cgroup.procs"\nexec unshare --kill-child --pid --fork --mount '
+    boot = "".join(f'echo $$ > "{group}/cgroup.procs"\n' for group in groups)
+    boot += "exec unshare --kill-child --pid --fork --mount "
     boot += '--uts --net --ipc --cgroup bash -c "$0" boot "$@"'
     numbers = f"{os.major(tun)} {os.minor(tun)}"
     process = subprocess.Popen(
@@ -116,7 +119,8 @@ def machine(tree: Path) -> Iterator[Machine]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.communicate()
-        _remove(group)
+        for group in groups:
+            _remove(group)
 
 
 def _first_child(process: subprocess.Popen[str]) -> int:
