@@ -198,7 +198,7 @@ def narrow_ways(node: NodeFile, mtu: int) -> Iterator[str]:
     if node.tunnel.protocol != "vxlan":
         return
     for peer in node.peers:
-        way = route_mtu(node.node.ip, peer.ip) if peer.ip.version == 4 else None
+        way = route_mtu(node.node.ip, peer.ip)
         if way is not None and way < mtu + _OVERHEAD:
             yield (
                 f"tunnel.mtu: the way to peer {peer.name} ({peer.ip}) takes {way} bytes, full "
