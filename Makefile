@@ -1,8 +1,9 @@
 # fwd: every target does all the set-up it needs on a fresh Debian or Ubuntu.
 #
 #   make demo    the seed's walk on real traffic: curl in a pod on node1, nginx on node2
-#   make test    the whole suite, then the same suite on an ASan+UBSan build
-#   make asan    only the second half        make lint   only the static checks
+#   make test    the whole suite, then parts without offloads, then all on an ASan+UBSan build
+#   make asan    only the sanitised half     make lint   only the static checks
+#   make plain   the daemons' tests without offloads, and without USO alone
 #   make bench   side by side with the kernel's VXLAN, Open vSwitch and fastd: docs/benchmarks.md;
 #                QUICK=1 for under three minutes, ARGS=--help for what can be chosen
 #   make clean   what the targets above made
@@ -44,14 +45,14 @@ ifneq ($(filter bench,$(MAKECMDGOALS)),)
 PACKAGES += sockperf wrk openvswitch-switch fastd
 endif
 
-rooted := $(filter demo test,$(MAKECMDGOALS))
+rooted := $(filter demo test plain,$(MAKECMDGOALS))
 ifneq ($(rooted),)
 ifneq ($(shell id -u),0)
 $(error namespaces and TAP devices need root, run: sudo make $(rooted))
 endif
 endif
 
-.PHONY: help demo test asan lint bench deb fuzz clean packages setup
+.PHONY: help demo test plain asan lint bench deb fuzz clean packages setup
 
 help:
 	@sed -n '/^#/!q; s/^# \?//p' Makefile
@@ -63,7 +64,16 @@ demo: setup
 test: setup
 	@$(BIN)/python csrc/gen.py --check
 	@$(BIN)/python -m pytest $(ARGS)
-	@$(MAKE) --no-print-directory asan
+	@$(MAKE) --no-print-directory plain asan
+
+# The daemons' tests again: without offloads, and with USO alone missing, as before Linux 6.2.
+plain: setup
+	@for switches in '{csum: false, tso: false, uso: false, udp_segment: false, udp_gro: false, merge: false}' \
+	    '{uso: false}'; do \
+	    echo "with features.offload: $$switches"; \
+	    FWD_FEATURES_OFFLOAD="$$switches" $(BIN)/python -m pytest tests/netns \
+	        --ignore=tests/netns/test_offload.py -p no:cacheprovider $(ARGS); \
+	done
 
 # The suite again, daemons and commands included, on a sanitised build of the same unity.c; only the
 # house rules would prove nothing more.

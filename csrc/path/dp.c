@@ -143,20 +143,20 @@ void fwd_dp_count_drop(struct fwd_dp *dp, uint64_t now_ns, enum fwd_drop reason,
 /* ---- the batch ---- */
 
 /* path_begin: everything about a packet that needs no table but the hash of its flow. */
-static void path_begin(struct path *p, struct fwd_dp *dp, uint64_t now_ns, struct fwd_pkt *pkt,
-                       struct fwd_out *out)
+static void path_begin(struct path *p, struct fwd_dp *dp, uint64_t now_ns, uint32_t now_s,
+                       struct fwd_pkt *pkt, struct fwd_out *out)
 {
     struct fwd_step *steps = out->steps;
     memset(out, 0, sizeof(*out));
     out->steps = steps;
     out->ct = FWD_CT_NONE;
-    memset(p, 0, sizeof(*p));
+    memset(p, 0, offsetof(struct path, parsed));
     p->dp = dp;
     p->settings = dp->settings;
     p->pkt = pkt;
     p->out = out;
     p->now_ns = now_ns;
-    p->ct_packet.now_s = (uint32_t)(now_ns / 1000000000u);
+    p->ct_packet.now_s = now_s;
     p->steps = steps;
     p->ct_status = FWD_CT_NONE;
     p->monitor = FWD_CAPTURE_LEN; /* until conntrack knows better */
@@ -170,8 +170,10 @@ static void path_begin(struct path *p, struct fwd_dp *dp, uint64_t now_ns, struc
             p->decap_drop = FWD_DROP_INVALID_PACKET_DROPPED;
         else
             pkt_pull(pkt, VXLAN_HLEN);
-        if (p->decap_drop)
+        if (p->decap_drop) {
+            memset(&p->parsed, 0, sizeof(p->parsed));
             return;
+        }
     }
     p->eth_drop = parse_eth(pkt, &p->parsed);
     p->l3_drop = p->eth_drop ? p->eth_drop : parse_l3(pkt, &p->parsed);
@@ -226,11 +228,11 @@ uint32_t fwd_dp_run(struct fwd_dp *dp, uint64_t now_ns, struct fwd_pkt *in, uint
 {
     struct path paths[FWD_BATCH];
     uint32_t todo = n < out_cap ? n : out_cap;
-    uint32_t done = 0;
+    uint32_t done = 0, now_s = (uint32_t)(now_ns / 1000000000u);
     while (done < todo) {
         uint32_t count = todo - done < FWD_BATCH ? todo - done : FWD_BATCH;
         for (uint32_t i = 0; i < count; i++)
-            path_begin(&paths[i], dp, now_ns, &in[done + i], &out[done + i]);
+            path_begin(&paths[i], dp, now_ns, now_s, &in[done + i], &out[done + i]);
         for (uint32_t i = 0; i < count; i++) {
             if (paths[i].hash)
                 ct_prefetch_entries(&dp->ct, &paths[i].loaded, paths[i].hash);

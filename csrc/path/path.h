@@ -19,12 +19,9 @@ struct path {
     struct fwd_pkt *pkt;
     struct fwd_out *out;
     uint64_t now_ns;
-    uint32_t now_s;
-    uint32_t wire_len;          /* frame length on entry, what metrics count */
     struct fwd_step *steps;     /* NULL = nobody asks */
 
     /* first pass */
-    struct parsed parsed;
     enum fwd_drop decap_drop;   /* what the first pass found; each hook reports it in its own order */
     enum fwd_drop eth_drop, l3_drop, tuple_drop;
     uint32_t vni;               /* from-overlay: as received */
@@ -57,6 +54,9 @@ struct path {
     uint32_t monitor;
     uint32_t policy_entry;
     struct fwd_addr orig_saddr; /* before reverse NAT; reported as orig-ip */
+
+    /* first pass again; last, because parse_eth clears it itself */
+    struct parsed parsed;
 };
 
 /* ---- dp.c: observation and the exits; only hooks call these ---- */

@@ -36,6 +36,7 @@ ENVIRONMENT: Final[Mapping[str, tuple[str, str]]] = {
     "FWD_TUNNEL_MTU": ("tunnel", "mtu"),
     "FWD_FEATURES_MASQUERADE": ("features", "masquerade"),
     "FWD_FEATURES_MSS_CLAMP": ("features", "mss_clamp"),
+    "FWD_FEATURES_OFFLOAD": ("features", "offload"),
     "FWD_API_SOCKET": ("api", "socket"),
     "FWD_METRICS_LISTEN": ("metrics", "listen"),
 }
