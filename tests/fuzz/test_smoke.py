@@ -16,6 +16,7 @@ SEED = 1
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(SECONDS * len(TARGETS) + 300),  # all run in the first one's set-up
     pytest.mark.skipif(CLANG is None, reason="no clang: apt-get install clang libclang-rt-dev"),
     pytest.mark.skipif(
         "FWD_TEST_PRELOAD" in os.environ, reason="the targets have sanitizers of their own"
