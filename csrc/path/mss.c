@@ -1,8 +1,8 @@
 /* mss.c - TCP's maximum segment size, lowered in SYNs to what the tunnel carries.
  *
  * Called by egress.c before encapsulation, by ingress.c before delivery and by nodeport.c for clients
- * outside, so that one clamping node is enough for both directions. For pods whose device has a larger MTU than the tunnel, and for
- * peers that cannot be told by ICMP; off unless features.mss_clamp is on.
+ * outside, so that one clamping node is enough for both directions. For pods whose device has a larger
+ * MTU than the tunnel, and for peers that cannot be told by ICMP; off unless features.mss_clamp is on.
  * Source: RFC 9293 section 3.2 (options), RFC 6691 (headers without options count).
  */
 #include "base/checksum.h"
@@ -45,11 +45,12 @@ void stage_mss(struct path *p)
     if (!at || get_be16(tcp + at) <= most)
         return;
     uint8_t before[4];
-    uint8_t *words = tcp + (at & ~1u); /* the value may straddle two words of the sum */
-    memcpy(before, words, sizeof(before));
+    uint8_t *words = tcp + (at & ~1u);
+    uint32_t len = at & 1 ? 4 : 2; /* an odd value straddles two words of the sum; within the header */
+    memcpy(before, words, len);
     path_step(p, (struct fwd_step){.stage = FWD_STAGE_MSS, .flag = 1, .a = get_be16(tcp + at),
                                    .b = most});
     put_be16(tcp + at, most);
     if (!(p->pkt->vnet_flags & FWD_VNET_NEEDS_CSUM)) /* else the segment is not summed up yet */
-        csum_change(tcp + 16, csum_diff(before, words, sizeof(before)));
+        csum_change(tcp + 16, csum_diff(before, words, len));
 }

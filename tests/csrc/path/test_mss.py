@@ -113,3 +113,15 @@ def test_mss_survives_any_options(dp: Datapath, options: bytes) -> None:
     assert len(after) == len(frame)
     changed = [at for at in range(54, len(frame)) if frame[at] != after[at]]
     assert len(changed) <= 2
+
+
+def test_an_option_that_ends_the_frame_is_all_that_is_touched(dp: Datapath) -> None:
+    """Nothing behind the value belongs to the header, or to the frame: the sum is over it alone."""
+    frame = syn(options=[("MSS", 9000)])
+    assert len(frame) == 14 + 20 + 24
+    (out,) = dp.run(0, [Packet(frame, CURL)])
+    packet = Ether(out.frame[8:])
+    assert dict(packet[TCP].options)["MSS"] == 1410
+    fresh = packet.copy()
+    del fresh[TCP].chksum
+    assert Ether(bytes(fresh))[TCP].chksum == packet[TCP].chksum
