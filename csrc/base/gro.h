@@ -2,7 +2,8 @@
  *
  * The reverse of gso.h: what gso.c makes of a merged packet are the packets it was made from, bit
  * for bit (but the IPv4 id of atomic datagrams, RFC 6864, when their sender left it constant).
- * Called by the I/O room for datagrams of the tunnel. Slow twin: tests/models/gro.py.
+ * Called by the I/O room for datagrams of the tunnel. Judged by its split, so tests/models/gso.py is
+ * the slow twin of both.
  * Source: the kernel's tcp_gro_receive and udp_gro_receive, performance reference A.4.
  */
 #ifndef FWD_BASE_GRO_H

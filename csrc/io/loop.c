@@ -8,7 +8,6 @@
 #include "io/pump.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <time.h>
 
 enum { PUMP_NS_PER_S = 1000000000 };
@@ -54,43 +53,11 @@ static uint32_t pump_turn(struct fwd_pump *pump, uint64_t end_ns)
     return moved;
 }
 
-/* A sleep costs 5 to 15 us to be woken from, more than the packet that ends it. So after work the
- * pump asks again for a short while, giving the processor to whoever else wants it each time, and
- * the less often something came the less often it tries. False: nothing came. */
-static bool pump_spin(struct fwd_pump *pump, uint64_t end_ns)
-{
-    uint64_t until_ns = pump->now_ns + pump->spin_ns;
-
-    if (until_ns > end_ns)
-        until_ns = end_ns;
-    if (pump->spin_ns == 0 || pump->spin_skips++ < pump->spin_misses)
-        return false;
-    pump->spin_skips = 0;
-    pump->stats.spins++;
-    while (pump_clock() < until_ns) {
-        if (pump_poll(pump, 0)) {
-            pump->spin_misses /= 2;
-            pump->stats.spin_hits++;
-            return true;
-        }
-        sched_yield();
-    }
-    pump->now_ns = pump_clock();
-    pump->spin_misses = pump->spin_misses < PUMP_SPIN_MISSES_MAX ? pump->spin_misses * 2 + 1
-                                                                 : PUMP_SPIN_MISSES_MAX;
-    return false;
-}
-
-/* What is ready now, or within @linger_ns: one system call for both, unless it spins in between.
- * False: nothing came. */
+/* What is ready now, or within @linger_ns: one system call for both. False: nothing came. */
 static bool pump_linger(struct fwd_pump *pump, uint64_t end_ns, uint64_t linger_ns)
 {
-    bool can_wait = linger_ns > 0 && pump->can_linger;
-
-    if ((pump->spin_ns > 0 || !can_wait) && (pump_poll(pump, 0) || pump_spin(pump, end_ns)))
-        return true;
-    if (!can_wait || pump->now_ns >= end_ns)
-        return false;
+    if (!pump->can_linger)
+        return pump_poll(pump, 0);
     uint64_t left_ns = end_ns - pump->now_ns;
     bool more = pump_poll(pump, linger_ns < left_ns ? linger_ns : left_ns);
     pump->now_ns = pump_clock();

@@ -99,12 +99,6 @@ uint32_t fwd_pump_offload_get(const struct fwd_pump *pump)
     return pump->offload;
 }
 
-void fwd_pump_spin_set(struct fwd_pump *pump, uint64_t spin_ns)
-{
-    pump->spin_ns = spin_ns;
-    pump->spin_misses = pump->spin_skips = 0;
-}
-
 /* ---- ports ---- */
 
 static int pump_watch(struct fwd_pump *pump, uint32_t port, int fd)

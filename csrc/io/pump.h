@@ -46,7 +46,6 @@ enum {
     PUMP_TX_MSG_IOVS = 1024,           /* UIO_MAXIOV */
     PUMP_TX_HEADS = 2048,              /* headers of split packets */
     PUMP_DATAGRAM_MAX = 65507,         /* payload of one UDP datagram, and of one UDP_SEGMENT train */
-    PUMP_SPIN_MISSES_MAX = 63,
     PUMP_OFFLOAD_STRIKES = 16,         /* refusals in a row that turn an offload off */
 };
 
@@ -114,8 +113,6 @@ struct fwd_pump {
     uint16_t tunnel_port_be16;  /* read from the settings once a run, as is router_mac */
     uint8_t router_mac[6];      /* of cilium_host and cilium_net */
     uint64_t now_ns;            /* CLOCK_BOOTTIME, read once a batch */
-    uint64_t spin_ns;           /* longest busy wait for more after work; 0 = none */
-    uint32_t spin_misses, spin_skips; /* spins to leave out after vain ones, and left out so far */
     bool can_linger;            /* epoll_pwait2 exists (Linux 5.11) */
 
     uint32_t n_events, next_event; /* events not served yet: kept over a run's end for fairness */

@@ -64,7 +64,7 @@ static struct lpm_range *lpm_ranges(const struct lpm *lpm)
     return (struct lpm_range *)((uintptr_t)lpm + sizeof(*lpm));
 }
 
-/* The sort's other half: the lines, or what the largest table needs beyond them. */
+/* Where prefixes are added and sorted: the lines' memory, which is filled last (LPM_CAP_MAX). */
 static uint64_t *lpm_sorted(const struct lpm *lpm)
 {
     return (uint64_t *)(uintptr_t)lpm->line;

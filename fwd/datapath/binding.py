@@ -238,10 +238,6 @@ class Pump:
         """Use these OFFLOAD_* from now on; trains have at most ``segments_max`` datagrams."""
         lib.fwd_pump_offload_set(self._pump, offload, segments_max)
 
-    def set_spin(self, spin_ns: int) -> None:
-        """How long a run may wait busily for more packets before it sleeps; 0 = never."""
-        lib.fwd_pump_spin_set(self._pump, spin_ns)
-
     @property
     def offload(self) -> int:
         """OFFLOAD_* in use: what was set, less what the kernel kept refusing."""
