@@ -12,6 +12,7 @@ import errno
 import os
 import socket
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ __all__ = ["HOST_DEVICE", "HostShape", "check_free", "shape_host"]
 HOST_DEVICE = "cilium_host"
 _TX_QUEUE_LEN = 4096
 _SCOPE_LINK = 253
+_TABLE_MAIN = 254
 _IFA_F_NODAD = 0x02
 _IFF_UP = 0x1
 _IFF_NOARP = 0x80
@@ -84,7 +86,9 @@ async def check_free(device: str) -> None:
     )
 
 
-async def shape_host(old: HostShape | None, new: HostShape, *, undo: bool = False) -> None:
+async def shape_host(
+    old: HostShape | None, new: HostShape, *, undo: bool = False, found: bool = False
+) -> None:
     """Bring the device from one shape to the next.
 
     It has no ARP and no neighbour discovery: all there is behind it is the datapath, which looks
@@ -94,20 +98,31 @@ async def shape_host(old: HostShape | None, new: HostShape, *, undo: bool = Fals
         old: as it is, None for a TAP just made.
         new: as it shall be.
         undo: take back a change that may have stopped half-way: what is there is fine.
+        found: the device is of a daemon before, with an ``old`` that nobody knows: it is looked at.
 
     Raises:
         LinkError: the kernel refused a step; the text names it.
     """
     # In a thread with a loop of its own: the kernel takes its time, and packets must not wait.
-    await asyncio.to_thread(lambda: asyncio.run(_shape(old, new, undo=undo)))
+    await asyncio.to_thread(lambda: asyncio.run(_shape(old, new, undo=undo, found=found)))
 
 
-async def _shape(old: HostShape | None, new: HostShape, *, undo: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class _There:
+    """What the kernel has of a shape."""
+
+    addresses: frozenset[Address] = frozenset()
+    routes: frozenset[tuple[Network, Address]] = frozenset()
+
+
+async def _shape(old: HostShape | None, new: HostShape, *, undo: bool, found: bool) -> None:
     step = f"finding {HOST_DEVICE}"
-    there = old or HostShape(b"", (), frozenset(), 0)
+    there = _There(frozenset(old.addresses), old.routes) if old else _There()
     try:
         async with open_route() as ipr:
             (index,) = await ipr.link_lookup(ifname=HOST_DEVICE)
+            if found:
+                there = await _look(ipr, index)
             for route in there.routes - new.routes:
                 step = f"removing the route to {route[0]}"
                 await _route(ipr, "del", index, *route)
@@ -126,6 +141,23 @@ async def _shape(old: HostShape | None, new: HostShape, *, undo: bool) -> None:
     except (NetlinkError, OSError, ValueError) as error:
         reason = os.strerror(error.code) if isinstance(error, NetlinkError) else str(error)
         raise LinkError(f"{HOST_DEVICE}: {step}: {reason}") from error
+
+
+async def _look(ipr: LoopIPRoute, index: int) -> _There:
+    """Return what of our own making is on the device; the kernel's own routes are left out."""
+    addresses: set[Address] = set()
+    routes: set[tuple[Network, Address]] = set()
+    async for entry in await ipr.addr("dump", index=index):
+        text = entry.get("local") or entry.get("address")
+        if text is not None and not ip_address(text).is_link_local:
+            addresses.add(ip_address(text))
+    for family in (socket.AF_INET, socket.AF_INET6):
+        async for route in await ipr.route("dump", family=family, oif=index, table=_TABLE_MAIN):
+            dst, source = route.get("dst"), route.get("prefsrc")
+            if dst is not None and source is not None:
+                network = ip_network(f"{dst}/{route['dst_len']}")
+                routes.add((network, ip_address(source)))
+    return _There(frozenset(addresses), frozenset(routes))
 
 
 async def _bring_up(ipr: LoopIPRoute, index: int, shape: HostShape, *, fresh: bool) -> None:

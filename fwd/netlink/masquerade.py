@@ -99,6 +99,15 @@ class Forwarding:
     def __init__(self) -> None:
         self._before: dict[int, dict[Path, str]] = {}
 
+    @property
+    def ours(self) -> tuple[int, ...]:
+        """Families that we turned on."""
+        return tuple(sorted(self._before))
+
+    def adopt(self, families: Iterable[int]) -> None:
+        """Take these for turned on by us: by the daemon before, that is."""
+        self._before |= {version: {_SWITCHES[version]: "0"} for version in families}
+
     def enable(self, families: Collection[int]) -> None:
         """Turn these on, and the others back off if it was we who turned them on.
 

@@ -1,7 +1,7 @@
 """TAP devices: open /dev/net/tun and make a device whose life is its descriptor's.
 
-The device is not persistent: when the descriptor closes, it vanishes with its addresses. Moving,
-naming and addressing are link.py's.
+The device is not persistent: when the last duplicate of its descriptor closes, it vanishes with its
+addresses. Moving, naming and addressing are link.py's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from fwd.netlink.errors import LinkError
 from fwd.netlink.owner import tap_owner
 
-__all__ = ["TUN_DEVICE", "VNET_HDR_SIZE", "Tap", "check_tun_device", "open_tap"]
+__all__ = ["TUN_DEVICE", "VNET_HDR_SIZE", "Tap", "adopt_tap", "check_tun_device", "open_tap"]
 
 TUN_DEVICE = Path("/dev/net/tun")
 VNET_HDR_SIZE = 12
@@ -24,12 +24,16 @@ VNET_HDR_SIZE = 12
 
 _TUNSETIFF = 0x400454CA
 _TUNSETOFFLOAD = 0x400454D0
+_TUNGETIFF = 0x800454D2
+_TUNGETVNETHDRSZ = 0x800454D7
 _TUNSETVNETHDRSZ = 0x400454D8
 _IFF_TAP = 0x0002
 _IFF_NO_PI = 0x1000
 _IFF_VNET_HDR = 0x4000
 _IFF_TUN_EXCL = 0x8000
 """Refuse to attach to a device that exists already."""
+_KIND = 0x0003 | _IFF_NO_PI | _IFF_VNET_HDR | 0x0100
+"""What TUNGETIFF has to answer as we ask for it: the kind, the headers, and no multi-queue."""
 _TUN_F_CSUM = 0x01
 """We take frames with unfinished checksums."""
 _IFREQ = struct.Struct("16sH22x")
@@ -93,6 +97,32 @@ def open_tap(name: str = "fwdtap%d") -> Tap:
         os.close(fd)
         raise
     return Tap(fd, chosen, VNET_HDR_SIZE)
+
+
+def adopt_tap(fd: int) -> Tap:
+    """Take over a TAP that another process has made with ``open_tap``.
+
+    Args:
+        fd: its descriptor; the caller's when this raises.
+
+    Raises:
+        LinkError: the device is gone, or is not as we make them.
+    """
+    try:
+        name, flags = _IFREQ.unpack(fcntl.ioctl(fd, _TUNGETIFF, bytes(_IFREQ.size)))
+        size = struct.unpack("i", fcntl.ioctl(fd, _TUNGETVNETHDRSZ, bytes(4)))[0]
+    except OSError as error:
+        gone = error.errno == errno.EBADFD
+        raise LinkError(
+            "its device is gone" if gone else f"it is no TAP: {error.strerror}"
+        ) from None
+    name = name.rstrip(b"\0").decode()
+    if flags & _KIND != _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR:
+        raise LinkError(f"device {name} has flags {flags:#x}, which are not those of our TAPs")
+    if size != VNET_HDR_SIZE:
+        raise LinkError(f"device {name} has a vnet header of {size} bytes, not {VNET_HDR_SIZE}")
+    os.set_blocking(fd, False)
+    return Tap(fd, name, size)
 
 
 def _open_tun() -> int:

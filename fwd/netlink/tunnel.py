@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from fwd.netlink.errors import LinkError
-from fwd.netlink.link import vxlan_owner
 from fwd.netlink.owner import udp_owner
 
 if TYPE_CHECKING:
     from fwd.model.rows import Address
 
-__all__ = ["open_tunnel_socket", "route_mtu"]
+__all__ = ["adopt_tunnel_socket", "bound_to", "open_tunnel_socket", "route_mtu"]
 
 _BUFFER_SIZE = 8 << 20
 """Bytes each way: the bursts of 32 pods, or a pause of 50 ms at 1 Gbit/s."""
@@ -68,6 +68,40 @@ def route_mtu(source: Address, peer: Address) -> int | None:
             return None
 
 
+def adopt_tunnel_socket(fd: int) -> socket.socket:
+    """Take over a socket that another process has opened with ``open_tunnel_socket``.
+
+    Args:
+        fd: its descriptor; the caller's when this raises.
+
+    Raises:
+        LinkError: it is no bound IPv4 UDP socket, or lacks an option. What lies in it is not ours
+            to shake: options are looked at, not set again.
+    """
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError as error:
+        raise LinkError(f"it is no socket: {error.strerror}") from None
+    kind = (sock.family, sock.type, sock.proto)
+    if kind != (socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_UDP):
+        sock.detach()
+        raise LinkError("it is no IPv4 UDP socket")
+    if sock.getsockname()[1] == 0:
+        sock.detach()
+        raise LinkError("it is bound to no port")
+    if not sock.getsockopt(socket.IPPROTO_IP, _IP_PKTINFO):
+        sock.detach()
+        raise LinkError("it does not tell where datagrams were sent to (IP_PKTINFO)")
+    sock.setblocking(False)
+    return sock
+
+
+def bound_to(sock: socket.socket) -> tuple[Address, int]:
+    """Return the address and port of a tunnel socket."""
+    host, port = sock.getsockname()[:2]
+    return ip_address(host), port
+
+
 def _tune(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
     sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT)
@@ -84,6 +118,8 @@ def _tune(sock: socket.socket) -> None:
 async def _why_not(error: OSError, ip: Address, port: int) -> str:
     what = f"binding the tunnel socket to {ip}:{port}"
     if error.errno == errno.EADDRINUSE:
+        from fwd.netlink.link import vxlan_owner  # noqa: PLC0415 - a restart has no time for it
+
         if process := udp_owner(port):
             return f"{what}: UDP port {port} is owned by {process}: stop it or set tunnel.port"
         if device := await vxlan_owner(port):

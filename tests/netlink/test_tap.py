@@ -6,17 +6,18 @@ import errno
 import fcntl
 import os
 import struct
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from fwd.netlink import tap as tap_module
 from fwd.netlink.errors import LinkError
-from fwd.netlink.tap import check_tun_device, open_tap
+from fwd.netlink.tap import adopt_tap, check_tun_device, open_tap
 from tests.netlink.namespaces import open_descriptors
 
 pytestmark = pytest.mark.netns
-TUNGETIFF = 0x800454D2
+TUNGETIFF, TUNSETIFF, TUNSETVNETHDRSZ = 0x800454D2, 0x400454CA, 0x400454D8
 
 
 def test_tap_is_an_unshared_vnet_device_that_ends_with_its_descriptor():
@@ -104,3 +105,34 @@ def test_refused_ioctl_says_what_was_done(monkeypatch, request_number, text):
     with pytest.raises(LinkError, match=text):
         open_tap()
     assert open_descriptors() == before
+
+
+def test_adopted_tap_is_the_same_device():
+    """A duplicate of the descriptor is as good as the descriptor; the device ends with the last."""
+    tap = open_tap()
+    copy = os.dup(tap.fd)
+    tap.close()
+    again = adopt_tap(copy)
+    assert (again.name, again.vnet_hdr_size) == (tap.name, tap.vnet_hdr_size)
+    assert not os.get_blocking(copy)
+    again.close()
+    assert not Path(f"/sys/class/net/{tap.name}").exists()
+
+
+def test_only_our_kind_of_tap_is_adopted():
+    """A device that is gone, another header, other flags, a file: each is named."""
+    tap = open_tap()
+    fcntl.ioctl(tap.fd, TUNSETVNETHDRSZ, struct.pack("i", 10))
+    with pytest.raises(LinkError, match="vnet header of 10 bytes"):
+        adopt_tap(tap.fd)
+    subprocess.run(["ip", "link", "del", tap.name], check=True)
+    with pytest.raises(LinkError, match="device is gone"):
+        adopt_tap(tap.fd)
+    os.close(tap.fd)
+    fd = os.open("/dev/net/tun", os.O_RDWR)
+    fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", b"fwdtest%d", 0x0002))
+    with pytest.raises(LinkError, match="flags 0x"):
+        adopt_tap(fd)
+    os.close(fd)
+    with Path("/dev/null").open() as null, pytest.raises(LinkError, match="no TAP"):
+        adopt_tap(null.fileno())

@@ -14,7 +14,12 @@ import uvloop
 from fwd.netlink.errors import LinkError
 from fwd.netlink.netns import open_namespace
 from fwd.netlink.shim import in_namespace
-from fwd.netlink.tunnel import open_tunnel_socket, route_mtu
+from fwd.netlink.tunnel import (
+    adopt_tunnel_socket,
+    bound_to,
+    open_tunnel_socket,
+    route_mtu,
+)
 from tests.netlink.namespaces import namespace
 
 LOOPBACK = IPv4Address("127.0.0.1")
@@ -79,3 +84,27 @@ def test_kernel_vxlan_device_that_owns_the_port_is_named():
                 in_namespace(fd, lambda: uvloop.run(open_tunnel_socket(LOOPBACK, 8472)))
         finally:
             os.close(fd)
+
+
+def test_adopted_socket_is_the_same_one():
+    """Address and options are there; other kinds of descriptor are refused and stay open."""
+    port = free_port()
+    sock = uvloop.run(open_tunnel_socket(LOOPBACK, port))
+    with sock, adopt_tunnel_socket(os.dup(sock.fileno())) as again:
+        assert bound_to(again) == (LOOPBACK, port)
+        assert not again.getblocking()
+        assert again.getsockopt(socket.IPPROTO_IP, IP_PKTINFO) == 1
+    for kind, text in ((socket.SOCK_STREAM, "no IPv4 UDP"), (socket.SOCK_DGRAM, "no port")):
+        with socket.socket(socket.AF_INET, kind) as other:
+            with pytest.raises(LinkError, match=text):
+                adopt_tunnel_socket(other.fileno())
+            os.fstat(other.fileno())
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        with pytest.raises(LinkError, match="IP_PKTINFO"):
+            adopt_tunnel_socket(other.fileno())
+    read, write = os.pipe()
+    with pytest.raises(LinkError, match="no socket"):
+        adopt_tunnel_socket(read)
+    os.close(read)
+    os.close(write)
