@@ -9,12 +9,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TextIO, cast
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO, cast
 
 import typer
 
 from fwd.cli.options import Form, FormOption, SocketOption
 from fwd.cli.render import json_object, print_lines
+
+if TYPE_CHECKING:
+    from fwd.control.revive import Revived
 
 __all__ = ["door", "reload", "replay", "report_lines", "run"]
 
@@ -27,11 +30,10 @@ def run(
         str, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")
     ] = "info",
     log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON lines.")] = False,
-) -> None:
+) -> Any:  # noqa: ANN401 - nothing, or early.py's order
     """Run the daemon in the foreground; SIGHUP reloads, SIGTERM ends it and cleans up."""
-    import uvloop  # noqa: PLC0415 - only the daemon pays for these
-
     from fwd.api.server import serving  # noqa: PLC0415
+    from fwd.cli import early  # noqa: PLC0415
     from fwd.config.load import ConfigError  # noqa: PLC0415
     from fwd.control.run import run_agent  # noqa: PLC0415
     from fwd.datapath.errors import DatapathError  # noqa: PLC0415
@@ -42,11 +44,25 @@ def run(
         configure_log(log_level, as_json=log_json)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--log-level") from None
-    try:
-        status = uvloop.run(run_agent(config, partial(serving, listener=_listener())))
-    except (ConfigError, DatapathError, LinkError, OSError) as error:
-        _fail(str(error))
-    raise typer.Exit(status)
+
+    async def order(revived: Revived) -> int:
+        try:
+            listener = _listener(revived)
+            status = await run_agent(config, partial(serving, listener=listener), revived)
+        except (ConfigError, DatapathError, LinkError, OSError) as error:
+            _say(str(error))
+            return 1
+        if revived.store.present:  # the interpreter's own end takes 100 ms, and packets wait
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+        return status
+
+    if early.WAITING.get():
+        return order
+    import uvloop  # noqa: PLC0415 - only the daemon pays for it
+
+    raise typer.Exit(uvloop.run(early.run(order)))
 
 
 def door(
@@ -140,16 +156,18 @@ def report_lines(report: dict[str, Any], title: str) -> Iterator[str]:
         yield f"  note: {note}"
 
 
-def _listener() -> socket_module.socket | None:
+def _listener(revived: Revived) -> socket_module.socket | None:
     """The API's socket where systemd made it (`fwd.socket`), named `api` there."""
-    from fwd.control.listen_fds import take  # noqa: PLC0415
+    return socket_module.socket(fileno=revived.api) if revived.api >= 0 else None
 
-    found = take().get("api", [])
-    return socket_module.socket(fileno=found[0]) if found else None
+
+def _say(text: str) -> None:
+    """Tell of an error; the journal shows it as one."""
+    priority = "<3>" if "JOURNAL_STREAM" in os.environ else ""
+    typer.echo(f"{priority}fwd: {text}", err=True)
 
 
 def _fail(text: str) -> NoReturn:
-    """End with an error; the journal shows it as one."""
-    priority = "<3>" if "JOURNAL_STREAM" in os.environ else ""
-    typer.echo(f"{priority}fwd: {text}", err=True)
+    """End with an error."""
+    _say(text)
     raise typer.Exit(1)

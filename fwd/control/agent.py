@@ -15,22 +15,22 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fwd.config.check import unsteered
 from fwd.control.apply import apply, diff
-from fwd.control.arena import Arena
 from fwd.control.compile import compile_world
 from fwd.control.endpoints import READY, EndpointDevices
 from fwd.control.host import HostDevice
-from fwd.control.neighbours import Neighbours
 from fwd.control.net import NetDevice
 from fwd.control.node_source import NodeSource
 from fwd.control.notify import Notifier, keep_telling
 from fwd.control.offload import Offloads
-from fwd.control.policy import DIRECTIONS, explain
+from fwd.control.policy import explain_event
 from fwd.control.preflight import check_start, has_host, narrow_ways, pod_mtu
 from fwd.control.reload import count_changes, refuse_fixed
+from fwd.control.revive import Revived
+from fwd.control.slow_ports import SlowPorts
+from fwd.control.store import ARENA, TUNNEL, Store
 from fwd.control.sweep import ConntrackSweep, purge, purge_services
+from fwd.control.takeover import hand_over, held_by, say, start_pump, take_socket, take_tables
 from fwd.datapath.packet import PORT_HOST, PORT_NETDEV
-from fwd.datapath.pump import PumpLoop
-from fwd.netlink.tunnel import open_tunnel_socket
 from fwd.observe.log import get_logger
 from fwd.observe.monitor import MonitorHub
 
@@ -52,8 +52,6 @@ Serving: TypeAlias = "Callable[[Agent], AbstractAsyncContextManager[None]]"
 
 _SETTLE_AT_ONCE = 4096
 """Prefixes that are sorted in half a millisecond."""
-_VERDICT_EVENT = 5
-"""FWD_EVENT_VERDICT of csrc/abi.h."""
 
 
 class Agent:
@@ -63,6 +61,7 @@ class Agent:
         path: of the node file, read at start and at every reload.
         serving: listens for clients once everything runs.
         notifier: the service manager; None = there is none.
+        revived: what a daemon before has left, already forwarding; None = nothing.
     """
 
     node: NodeFile
@@ -70,7 +69,16 @@ class Agent:
     dp: Datapath
     monitor: MonitorHub
 
-    def __init__(self, path: Path, serving: Serving, notifier: Notifier | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        serving: Serving,
+        notifier: Notifier | None = None,
+        revived: Revived | None = None,
+    ) -> None:
+        self._revived = revived or Revived(Store())
+        self._keep = self._revived.found
+        """Leave devices and descriptors to the next daemon when this one ends."""
         self.path = path
         self.started_at = 0.0
         """Seconds since the epoch."""
@@ -80,6 +88,7 @@ class Agent:
         self._stack = AsyncExitStack()
         self._switching = asyncio.Lock()
         self._tasks: set[asyncio.Task[object]] = set()
+        self._slow_ports = SlowPorts({}, {}, ())
         self._mtu = 0
 
     async def start(self) -> None:
@@ -90,13 +99,14 @@ class Agent:
             LinkError: the host or our rights lack something.
             DatapathError: the tables cannot be made.
             OSError: a socket for clients cannot be had.
-            Whatever it raises, nothing is left behind.
+            Whatever it raises, nothing is left behind but what a daemon before had left.
         """
+        say(self._revived)
         self._source = await asyncio.to_thread(NodeSource.read, self.path, (), os.environ)
         node = await asyncio.to_thread(self._source.node)
         for warning in (*node.warnings, *unsteered(node)):
             self._log.warning(warning)
-        device = await check_start(node)
+        device = await check_start(node, held_by(self._revived))
         self._mtu = pod_mtu(node, device)
         for warning in narrow_ways(node, self._mtu):
             self._log.warning(warning)
@@ -106,15 +116,20 @@ class Agent:
         async with AsyncExitStack() as stack:
             await self._compose(node, stack, device)
             self._stack = stack.pop_all()
+        self._keep = False
         self.spawn(keep_telling(self._notifier, self._summary, self._pump.progress), "notify")
         self._log.info("started", node=node.node.name, ip=str(node.node.ip), device=device.name,
                        endpoints=len(node.endpoints), mtu=self._mtu)  # fmt: skip
 
     async def stop(self) -> None:
-        """Stop serving, take every device down and forget all connections."""
+        """Stop serving, take every device down and forget all connections.
+
+        Where the manager keeps descriptors and this is no stop for good, all is left as it is.
+        """
+        self._keep = not await self._revived.store.ends_for_good()
         self._notifier.stopping()
         await self._stack.aclose()
-        self._log.info("stopped")
+        self._log.info("stopped", left_to_the_next=self._keep)
 
     async def reload(self) -> dict[str, Any]:
         """Read the node file again and change what differs, all or nothing.
@@ -203,26 +218,23 @@ class Agent:
 
     async def _compose(self, node: NodeFile, stack: AsyncExitStack, device: Device) -> None:
         """Make everything in the order of need; ``stack`` undoes it in the reverse order."""
-        self._arena = Arena(compile_world(node))
-        stack.callback(self._arena.close)
+        revived, store = self._revived, self._revived.store
+        stack.callback(self._let_go, ARENA, TUNNEL)
+        wanted = await asyncio.to_thread(compile_world, node)
+        self._arena, self._pump, old = await take_tables(revived, wanted)
         self.dp = self._arena.dp
-        udp = None
-        if node.tunnel.protocol == "vxlan":
-            udp = await open_tunnel_socket(node.node.ip, node.tunnel.port)
-            stack.callback(udp.close)
-        self._pump = PumpLoop(self.dp, self._answer, self._device_gone)
-        stack.callback(self._pump.close)
+        self._pump.report_to(self._answer, self._device_gone)
+        self._udp = await take_socket(revived, node)
         self._offloads = await Offloads.probe(node.node.ip)
-        self._udp = udp
         pump, host = self._pump.pump, has_host(device)
-        self._host = HostDevice(pump, self._mtu) if host else None
-        self._net = NetDevice(pump, device) if host else None
-        self._devices = EndpointDevices(pump, self._mtu, self._host, self._net)
-        stack.push_async_callback(self._devices.close)
-        await self._switch(node, node, None)
-        if udp is not None:
-            self._pump.pump.add_udp(udp.fileno())
-        self._pump.start()
+        self._host = HostDevice(pump, self._mtu, store) if host else None
+        self._net = NetDevice(pump, device, store) if host else None
+        self._devices = EndpointDevices(pump, self._mtu, self._host, self._net, store)
+        hand_over(revived, self._devices, self._host, self._net)
+        stack.push_async_callback(self._close_devices)
+        for note in (await self._switch(node, node, old))["notes"]:
+            self._log.warning(note)
+        start_pump(revived, self._pump, self._udp)
         self.monitor = MonitorHub(self.dp, self._rule_of, self._ifname_of)
         stack.callback(self.monitor.close)
         self.monitor.refresh_mask()
@@ -232,6 +244,17 @@ class Agent:
         self.spawn(self._sweep.run(), "sweep")
         self.started_at = time.time()
         await stack.enter_async_context(self._serving(self))
+
+    def _let_go(self, *names: str) -> None:
+        """Close tables and socket, and unless they are left to the next daemon their duplicates."""
+        self._revived.close()
+        for name in names if not self._keep else ():
+            self._revived.store.drop(name)
+
+    async def _close_devices(self) -> None:
+        if self._keep:
+            self._pump.pause()  # first: what comes for a port that is closed already is lost
+        await self._devices.close(keep=self._keep)
 
     async def _switch(self, node: NodeFile, old: NodeFile, world: World | None) -> dict[str, Any]:
         """Go over from ``old`` and its ``world`` to ``node``, or raise and stay."""
@@ -244,7 +267,7 @@ class Agent:
             await self._devices.rollback(old, change)
             raise
         self.node, self.world = node, new
-        self._neighbours = Neighbours(node)
+        self._slow_ports = SlowPorts.of(new.endpoints, new.lxc)
         self.dp.generation += 1
         await self._devices.commit(change)
         self._offloads.use(node, self._pump.pump, self._udp)
@@ -299,7 +322,7 @@ class Agent:
     # ---- what the pump and the monitor ask ----
 
     def _answer(self, punt: Punt) -> bytes | None:
-        return self._neighbours.answer(punt)
+        return self._slow_ports.answer(punt)
 
     def _device_gone(self, port: int) -> None:
         if port == PORT_HOST and self._host is not None:
@@ -318,18 +341,7 @@ class Agent:
         )
 
     def _rule_of(self, event: Event) -> Mapping[str, Any] | None:
-        ingress = event.dir == DIRECTIONS["ingress"]
-        direction = next((name for name, code in DIRECTIONS.items() if code == event.dir), None)
-        return explain(
-            self.world.rules,
-            -event.verdict if event.type == _VERDICT_EVENT else event.subtype,
-            event.rule_id,
-            self.world.names.get(event.policy_endpoint),
-            direction,
-            identity=event.src_identity if ingress else event.dst_identity,
-            proto=event.proto,
-            port=event.dst_port,
-        )
+        return explain_event(self.world, event)
 
     def _ifname_of(self, ifindex: int) -> str | None:
         rows = (row.lxc_id for row in self.world.endpoints if row.ifindex == ifindex)

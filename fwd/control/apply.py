@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from fwd.datapath.binding import Datapath
     from fwd.model.rows import Address, Settings
 
-__all__ = ["ApplyReport", "Op", "Ops", "apply", "diff", "purge_connections", "purge_services"]
+__all__ = ["ApplyReport", "Op", "Ops", "apply", "check_capacity", "diff", "purge_connections",
+           "purge_services"]  # fmt: skip
 
 PURGE_BUDGET = 65536  # conntrack entries one call walks
 
@@ -173,7 +174,8 @@ def _notes(old: World | None, new: World) -> tuple[str, ...]:
         ("any", old.params.ct_any, new.params.ct_any),
     )
     return tuple(
-        f"conntrack.capacity.{name}: stays {was} until the next start, not {wanted}"
+        f"conntrack.capacity.{name}: stays {was} until the service is stopped and started, "
+        f"not {wanted}"
         for name, was, wanted in sizes
         if was != wanted
     )
@@ -185,7 +187,7 @@ def apply(dp: Datapath, ops: Ops) -> ApplyReport:
     Raises:
         DatapathError: a table cannot hold the rows, or refused one; the datapath is as before.
     """
-    _check_capacity(dp, ops.steps)
+    check_capacity(dp, ops.steps)
     before = dp.settings
     done: list[Op] = []
     try:
@@ -241,8 +243,12 @@ def _set_settings(dp: Datapath, settings: Settings) -> None:
     )
 
 
-def _check_capacity(dp: Datapath, steps: Iterable[Op]) -> None:
-    """Walk through ``steps`` without writing: no table may be too full at any of them."""
+def check_capacity(dp: Datapath, steps: Iterable[Op]) -> None:
+    """Walk through ``steps`` without writing: no table may be too full at any of them.
+
+    Raises:
+        DatapathError: one is.
+    """
     count: Counter[str] = Counter()
     peak: Counter[str] = Counter()
     for op in steps:

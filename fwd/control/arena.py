@@ -6,7 +6,7 @@ import os
 import secrets
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from fwd.datapath.binding import Datapath
 
@@ -31,17 +31,33 @@ class Arena:
     dp: Datapath
 
     def __init__(self, world: World) -> None:
-        params = replace(
-            world.params,
-            hash_seed=secrets.randbits(64),
-            boot_id=bytes.fromhex(_BOOT_ID.read_text().strip().replace("-", "")),
-        )
-        self._memory = os.memfd_create("fwd-arena", os.MFD_CLOEXEC)
+        seed = secrets.randbits(64)
+        params = replace(world.params, hash_seed=seed, boot_id=_boot_id())
+        self.memory = os.memfd_create("fwd-arena", os.MFD_CLOEXEC)
+        """The memfd's descriptor."""
         try:
-            self.dp = Datapath.create(params, self._memory)
+            self.dp = Datapath.create(params, self.memory)
         except BaseException:
-            os.close(self._memory)
+            os.close(self.memory)
             raise
+
+    @classmethod
+    def adopt(cls, memory: int) -> tuple[Self, int]:
+        """Take over the tables that another process has left in a memfd, with their seed.
+
+        Args:
+            memory: its descriptor; the caller's when this raises.
+
+        Returns:
+            The arena, and how many half-written entries were dropped.
+
+        Raises:
+            AttachError: they are of another build or boot, or damaged.
+        """
+        arena = cls.__new__(cls)
+        arena.dp, torn = Datapath.attach(memory, _boot_id())
+        arena.memory = memory
+        return arena, torn
 
     def view(self) -> Datapath:
         """Return the tables as they are now, copy on write; the caller closes it.
@@ -51,11 +67,15 @@ class Arena:
         Raises:
             DatapathError: it cannot be mapped.
         """
-        return self.dp.view(self._memory)
+        return self.dp.view(self.memory)
 
     def close(self) -> None:
         """Let go of the tables and their memory; a second call does nothing."""
         self.dp.close()
-        if self._memory >= 0:
-            os.close(self._memory)
-            self._memory = -1
+        if self.memory >= 0:
+            os.close(self.memory)
+            self.memory = -1
+
+
+def _boot_id() -> bytes:
+    return bytes.fromhex(_BOOT_ID.read_text().strip().replace("-", ""))

@@ -8,12 +8,16 @@ takes ``prepare`` back. An endpoint that changed has to give its eth0 up in betw
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fwd.config.load import ConfigError
 from fwd.control.preflight import check_endpoints
+from fwd.control.revive import PodName
+from fwd.control.store import Store
 from fwd.control.world import Link
 from fwd.netlink.errors import LinkError
 from fwd.netlink.link import PodLink, plug
@@ -22,12 +26,12 @@ from fwd.netlink.tap import open_tap
 from fwd.observe.log import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Iterable, Mapping
 
     from fwd.config.schema import EndpointSection, NodeFile
     from fwd.control.host import HostDevice
     from fwd.control.net import NetDevice
+    from fwd.control.revive import StoredTap
     from fwd.datapath.binding import Pump
     from fwd.netlink.tap import Tap
 
@@ -54,6 +58,13 @@ class EndpointDevice:
     ifindex: int = 0
     watched: bool = False
     """The pump reads it."""
+    stored: str = ""
+    """Its name in the descriptor store; empty = it is not there."""
+
+    @property
+    def digest(self) -> str:
+        """What tells apart devices that differ in any way a pod could see."""
+        return hashlib.blake2b(repr(self.link).encode(), digest_size=8).hexdigest()
 
     @property
     def state(self) -> str:
@@ -90,11 +101,19 @@ class EndpointDevices:
         mtu: of every pod, bytes.
         host: the node's own device, which changes along; None where it has none.
         net: and the one for traffic from outside.
+        store: where descriptors are kept over a restart.
     """
 
     def __init__(
-        self, pump: Pump, mtu: int, host: HostDevice | None = None, net: NetDevice | None = None
+        self,
+        pump: Pump,
+        mtu: int,
+        host: HostDevice | None = None,
+        net: NetDevice | None = None,
+        store: Store | None = None,
     ) -> None:
+        self._store = store or Store()
+        self._found: list[tuple[PodName, StoredTap]] = []
         self._pump = pump
         self._mtu = mtu
         self._host = host
@@ -102,6 +121,10 @@ class EndpointDevices:
         self._devices: dict[str, EndpointDevice] = {}
         self.lost = 0
         """Devices that vanished under the daemon, ever."""
+
+    def adopt(self, found: Iterable[tuple[PodName, StoredTap]]) -> None:
+        """Have the next ``prepare`` use the devices of a daemon before, where they still fit."""
+        self._found = list(found)
 
     async def prepare(self, node: NodeFile) -> Change:
         """Make the devices that ``node`` has and we have not; no packet passes them yet.
@@ -116,6 +139,8 @@ class EndpointDevices:
         try:
             for old in change.replaced:
                 await self._close(old)
+            if any(old.stored for old in change.replaced):  # or eth0 is still there
+                await asyncio.to_thread(self._store.settle)
             for device in change.fresh:
                 await _plug(node, device)
             if self._host is not None:
@@ -130,10 +155,12 @@ class EndpointDevices:
     async def commit(self, change: Change) -> None:
         """Close the devices of removed endpoints and let packets through the new ones."""
         self._devices = change.wanted
+        for old in change.removed:  # at once: the tables know others by their ports already
+            self._unwatch(old)
+        for device in change.wanted.values():
+            self._watch(device)
         for old in change.removed:
             await self._close(old)
-        for device in change.fresh:
-            self._watch(device)
         if self._host is not None:
             self._host.commit()
         if self._net is not None:
@@ -148,7 +175,7 @@ class EndpointDevices:
         for device in change.fresh:
             await self._close(device)
         for old in change.replaced:
-            if old.tap is not None:
+            if old.tap is not None or not old.link.pod:
                 continue
             try:
                 await _plug(node, old)
@@ -183,6 +210,7 @@ class EndpointDevices:
             # In a thread: the kernel may still be busy taking the namespace down.
             asyncio.get_running_loop().run_in_executor(None, device.tap.close)
             device.tap, device.watched = None, False
+            self._forget(device)
             self.lost += 1
         return device
 
@@ -190,14 +218,14 @@ class EndpointDevices:
         """Return lxc_id to state."""
         return {one.lxc_id: one.state for one in self._devices.values()}
 
-    async def close(self) -> None:
-        """Remove every device."""
+    async def close(self, *, keep: bool = False) -> None:
+        """Remove every device, or ``keep`` those in the store for the next daemon."""
         if self._net is not None:
-            await self._net.close()
+            await self._net.close(keep=keep)
         if self._host is not None:
-            await self._host.close()
+            await self._host.close(keep=keep)
         for device in self._devices.values():
-            await self._close(device)
+            await self._close(device, keep=keep)
         self._devices = {}
 
     def _plan(self, node: NodeFile) -> Change:
@@ -206,14 +234,26 @@ class EndpointDevices:
             device, old = self._describe(node, section), self._devices.get(section.name)
             if old is not None and old.is_like(device) and not _can_return(old):
                 device = old
-            else:
+            elif not self._take(device):
                 change.fresh.append(device)
             change.wanted[section.name] = device
         used = {one.netns for one in change.fresh}
-        for old in self._devices.values():
+        leftovers, self._found = _strangers(self._found, used), []
+        for old in (*self._devices.values(), *leftovers):
             if change.wanted.get(old.name) is not old:
                 (change.replaced if old.netns in used else change.removed).append(old)
         return change
+
+    def _take(self, device: EndpointDevice) -> bool:
+        """Give a device the TAP a daemon before has made for it, if there is one just like it."""
+        for position, (name, one) in enumerate(self._found):
+            same = (name.lxc_id, name.digest) == (device.lxc_id, device.digest)
+            if same and name.netns == _inode(device.netns):
+                device.tap, device.ifindex = one.tap, name.ifindex
+                device.watched, device.stored = one.watched, one.name
+                del self._found[position]
+                return True
+        return False
 
     def _describe(self, node: NodeFile, section: EndpointSection) -> EndpointDevice:
         link = PodLink(
@@ -227,15 +267,31 @@ class EndpointDevices:
         return EndpointDevice(section.name, section.id, netns, link, section.line, section.file)
 
     def _watch(self, device: EndpointDevice) -> None:
-        if device.tap is not None:
+        if device.tap is None:
+            return
+        if not device.watched:
             self._pump.add_tap(device.lxc_id, device.tap.fd, device.tap.vnet_hdr_size)
             device.watched = True
+        if not device.stored:
+            where = (device.ifindex, device.link.mac, _inode(device.netns))
+            device.stored = str(PodName(device.lxc_id, *where, device.digest))
+            self._store.put(device.stored, device.tap.fd)
 
-    async def _close(self, device: EndpointDevice) -> None:
-        tap, device.tap = device.tap, None
+    def _unwatch(self, device: EndpointDevice) -> None:
         if device.watched:
             self._pump.remove(device.lxc_id)
             device.watched = False
+
+    def _forget(self, device: EndpointDevice) -> None:
+        name, device.stored = device.stored, ""
+        if name:
+            self._store.drop(name)
+
+    async def _close(self, device: EndpointDevice, *, keep: bool = False) -> None:
+        tap, device.tap = device.tap, None
+        self._unwatch(device)
+        if not keep:
+            self._forget(device)
         if tap is not None:
             await asyncio.to_thread(tap.close)  # 20 ms in the kernel: packets must not wait
 
@@ -243,6 +299,39 @@ class EndpointDevices:
 def _can_return(device: EndpointDevice) -> bool:
     """Tell whether a device is gone and its namespace is there (again)."""
     return device.tap is None and device.netns.exists()
+
+
+def _inode(netns: Path) -> int:
+    try:
+        return netns.stat().st_ino
+    except OSError:
+        return 0
+
+
+def _strangers(
+    found: Iterable[tuple[PodName, StoredTap]], used: Iterable[Path]
+) -> list[EndpointDevice]:
+    """Devices of a daemon before that no endpoint of the node file has.
+
+    Args:
+        found: they and their names.
+        used: namespaces in which new devices are to be made.
+    """
+    where = {_inode(path): path for path in used}
+    devices = []
+    for name, one in found:
+        link = PodLink(pod="", mac=name.mac, addresses=(), routers=(), mtu=0)
+        netns = where.get(name.netns, Path())
+        devices.append(
+            EndpointDevice(one.name, name.lxc_id, netns, link, 0, "", one.tap, name.ifindex,
+                           one.watched, one.name)
+        )  # fmt: skip
+        get_logger().warning(
+            "stored device dropped: the node file has no endpoint like it",
+            id=name.lxc_id,
+            replaced=netns != Path(),
+        )
+    return devices
 
 
 async def _plug(node: NodeFile, device: EndpointDevice) -> None:

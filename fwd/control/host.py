@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from fwd.control.compile import router_mac
 from fwd.control.preflight import at_line
+from fwd.control.revive import HOST
+from fwd.control.store import Store
 from fwd.datapath.packet import PORT_HOST
 from fwd.model.address import host_network
 from fwd.model.rows import Settings
@@ -23,6 +25,7 @@ from fwd.observe.log import get_logger
 
 if TYPE_CHECKING:
     from fwd.config.schema import NodeFile
+    from fwd.control.revive import StoredTap
     from fwd.datapath.binding import Pump
     from fwd.model.rows import Address, Network
     from fwd.netlink.tap import Tap
@@ -94,10 +97,15 @@ class HostDevice:
     Args:
         pump: the TAP is added to it and removed from it.
         mtu: of pods, bytes.
+        store: where its descriptor is kept over a restart.
     """
 
-    def __init__(self, pump: Pump, mtu: int) -> None:
+    def __init__(self, pump: Pump, mtu: int, store: Store | None = None) -> None:
         self._pump = pump
+        self._store = store or Store()
+        self._stored = ""
+        self._adopted = False
+        """The device is of a daemon before, and not yet compared with the node file."""
         self._mtu = mtu
         self._tap: Tap | None = None
         self._watched = False
@@ -110,6 +118,13 @@ class HostDevice:
     def tap(self) -> Tap | None:
         """The device's; None while there is none."""
         return self._tap
+
+    def adopt(self, found: StoredTap) -> None:
+        """Use the device of a daemon before; the next ``prepare`` brings it into shape."""
+        self._tap, self._watched, self._stored = found.tap, found.watched, found.name
+        self._adopted = True
+        self._masquerading = True  # it may have: to stop it where it is not is fine
+        self._forwarding.adopt(int(one) for one in found.name.split("-")[1:] if one in {"4", "6"})
 
     async def prepare(self, node: NodeFile) -> None:
         """Make what ``node`` asks for; no packet passes a new device yet.
@@ -124,7 +139,8 @@ class HostDevice:
             if self._tap is None:
                 self._tap = open_tap(HOST_DEVICE)
             self._plan = plan
-            await shape_host(self._before.shape if self._before else None, plan.shape)
+            before = self._before.shape if self._before else None
+            await shape_host(before, plan.shape, found=self._adopted)
             await self._open_world(plan)
         except LinkError as error:
             await self.rollback()
@@ -139,7 +155,8 @@ class HostDevice:
         if new is old:
             return
         if old is None or new is None:
-            await self.close()
+            self._plan = None
+            await self.close(keep=self._adopted)
             return
         self._plan = old
         try:
@@ -150,26 +167,43 @@ class HostDevice:
 
     def commit(self) -> None:
         """Let packets of the host through."""
-        self._before = self._plan
-        if self._tap is not None and not self._watched:
+        self._before, self._adopted = self._plan, False
+        if self._tap is None:
+            return
+        if not self._watched:
             self._pump.add_tap(PORT_HOST, self._tap.fd, self._tap.vnet_hdr_size)
             self._watched = True
+        name = "-".join([HOST, *map(str, self._forwarding.ours)])
+        if name != self._stored:
+            self._forget()
+            self._stored = name
+            self._store.put(name, self._tap.fd)
 
     def mark_gone(self) -> None:
         """Note that somebody deleted the device; the next reload makes it again."""
         tap, self._tap = self._tap, None
         self._watched, self._plan, self._before = False, None, None
+        self._forget()
         if tap is not None:
             asyncio.get_running_loop().run_in_executor(None, tap.close)
         get_logger().warning(f"{HOST_DEVICE} gone: somebody deleted it; a reload makes it again")
 
-    async def close(self) -> None:
-        """Take the device, its routes, the masquerading and the forwarding away."""
+    async def close(self, *, keep: bool = False) -> None:
+        """Take the device, its routes, the masquerading and the forwarding away.
+
+        Args:
+            keep: leave all of it to the next daemon.
+        """
         tap, self._tap = self._tap, None
         if self._watched:
             self._pump.remove(PORT_HOST)
             self._watched = False
         self._plan = self._before = None
+        if keep:
+            if tap is not None:
+                tap.close()
+            return
+        self._forget()
         try:
             self._forwarding.restore()
             await self._stop_masquerade()
@@ -177,6 +211,11 @@ class HostDevice:
             get_logger().error("the host is not as it was before", error=str(error))
         if tap is not None:
             await asyncio.to_thread(tap.close)
+
+    def _forget(self) -> None:
+        name, self._stored = self._stored, ""
+        if name:
+            self._store.drop(name)
 
     async def _open_world(self, plan: HostPlan) -> None:
         if plan.sources:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from fwd.control.compile import router_mac
 from fwd.control.preflight import at_line, check_outside
+from fwd.control.revive import NET
+from fwd.control.store import Store
 from fwd.datapath.packet import PORT_NETDEV
 from fwd.netlink.errors import LinkError
 from fwd.netlink.outside import (
@@ -31,6 +33,7 @@ from fwd.observe.log import get_logger
 
 if TYPE_CHECKING:
     from fwd.config.schema import NodeFile
+    from fwd.control.revive import StoredTap
     from fwd.datapath.binding import Pump
     from fwd.netlink.link import Device
     from fwd.netlink.tap import Tap
@@ -86,10 +89,15 @@ class NetDevice:
     Args:
         pump: the TAP is added to it and removed from it.
         uplink: the device that carries the node's address.
+        store: where its descriptor is kept over a restart.
     """
 
-    def __init__(self, pump: Pump, uplink: Device) -> None:
+    def __init__(self, pump: Pump, uplink: Device, store: Store | None = None) -> None:
         self._pump = pump
+        self._store = store or Store()
+        self._stored = False
+        self._adopted = False
+        """The device is of a daemon before, and not yet compared with the node file."""
         self._uplink = uplink
         self._tap: Tap | None = None
         self._watched = False
@@ -104,6 +112,11 @@ class NetDevice:
     def tap(self) -> Tap | None:
         """The device's; None while there is none."""
         return self._tap
+
+    def adopt(self, found: StoredTap) -> None:
+        """Use the device of a daemon before; the next ``prepare`` brings it into shape."""
+        self._tap, self._watched = found.tap, found.watched
+        self._stored = self._adopted = True
 
     async def prepare(self, node: NodeFile) -> None:
         """Make what ``node`` asks for; no packet passes a new device yet.
@@ -129,7 +142,7 @@ class NetDevice:
         """Undo ``prepare``."""
         self._plan = self._before
         if self._plan is None:
-            await self.close()
+            await self.close(keep=self._adopted)
             return
         try:
             await shape_net(self._plan.shape)
@@ -139,13 +152,16 @@ class NetDevice:
 
     async def commit(self) -> None:
         """Let packets from outside through, and leave to the host what is no frontend any more."""
-        self._before = self._plan
+        self._before, self._adopted = self._plan, False
         if self._plan is None:
             await self.close()
             return
         if self._tap is not None and not self._watched:
             self._pump.add_tap(PORT_NETDEV, self._tap.fd, self._tap.vnet_hdr_size)
             self._watched = True
+        if self._tap is not None and not self._stored:
+            self._store.put(NET, self._tap.fd)
+            self._stored = True
         try:
             if self._steered != self._plan.steering:
                 await self._steer(self._plan.steering)
@@ -156,6 +172,7 @@ class NetDevice:
         """Note that somebody deleted the device; the next reload makes it again."""
         tap, self._tap = self._tap, None
         self._watched, self._plan, self._before = False, None, None
+        self._forget()
         if tap is not None:
             asyncio.get_running_loop().run_in_executor(None, tap.close)
         get_logger().warning(
@@ -163,12 +180,18 @@ class NetDevice:
             "a reload makes it again"
         )
 
-    async def close(self) -> None:
-        """Leave all frames to the host and take the device away."""
+    async def close(self, *, keep: bool = False) -> None:
+        """Leave all frames to the host and take the device away.
+
+        Args:
+            keep: leave device and steering to the next daemon.
+        """
         tap, self._tap = self._tap, None
         self._plan = self._before = None
+        if not keep:
+            self._forget()
         try:
-            if self._steered is not None:
+            if not keep and self._steered is not None:
                 await stop_steering()
                 self._steered = None
         except LinkError as error:
@@ -188,6 +211,11 @@ class NetDevice:
             "uplink": self._steered.uplink,
             "frontends": len(self._steered.frontends),
         }
+
+    def _forget(self) -> None:
+        if self._stored:
+            self._store.drop(NET)
+            self._stored = False
 
     async def _make(self, node: NodeFile, plan: NetPlan) -> None:
         if self._tap is None:

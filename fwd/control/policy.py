@@ -23,13 +23,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from fwd.config.schema import EndpointSection, NodeFile
+    from fwd.control.world import World
+    from fwd.datapath.packet import Event
     from fwd.model.policy import Direction
 
-__all__ = ["DIRECTIONS", "compile_policy", "explain", "port_prefixes"]
+__all__ = ["DIRECTIONS", "compile_policy", "explain", "explain_event", "port_prefixes"]
 
 DIRECTIONS: dict[Direction, int] = {"ingress": 1, "egress": 2}
 PROTO_BITS = 8
 PORT_BITS = 16
+_VERDICT_EVENT = 5
+"""FWD_EVENT_VERDICT of csrc/abi.h."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +228,21 @@ def explain(  # noqa: PLR0913 - one argument a fact of the verdict
         "because": [rule.as_json() for rule in selecting if rule.kind != "rule" or not rule.policy],
         "nearest": best[2].as_json() if best and best[0] else None,
     }
+
+
+def explain_event(world: World, event: Event) -> dict[str, object] | None:
+    """Return the rule behind an event of the datapath, as ``explain`` does."""
+    ingress = event.dir == DIRECTIONS["ingress"]
+    return explain(
+        world.rules,
+        -event.verdict if event.type == _VERDICT_EVENT else event.subtype,
+        event.rule_id,
+        world.names.get(event.policy_endpoint),
+        next((name for name, code in DIRECTIONS.items() if code == event.dir), None),
+        identity=event.src_identity if ingress else event.dst_identity,
+        proto=event.proto,
+        port=event.dst_port,
+    )
 
 
 class _RuleBook(dict[int, Rule]):

@@ -7,6 +7,7 @@ Errors about the node file are ``ConfigError`` with file and line, errors about 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fwd.config.load import ConfigError
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from fwd.model.rows import Address
 
 __all__ = [
+    "Held",
     "at_line",
     "check_endpoints",
     "check_host",
@@ -42,7 +44,18 @@ _OVERHEAD = 50
 _MTU_MIN = 576
 
 
-async def check_start(node: NodeFile) -> Device:
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What is ours already, from a daemon before, and so is not taken."""
+
+    tunnel: tuple[Address, int] | None = None
+    devices: frozenset[str] = frozenset()
+    """Names of those in the daemon's own namespace."""
+    namespaces: frozenset[int] = frozenset()
+    """Inodes of those with a device of ours."""
+
+
+async def check_start(node: NodeFile, held: Held = Held()) -> Device:
     """Prove that a daemon can start with this node file.
 
     Returns:
@@ -56,14 +69,15 @@ async def check_start(node: NodeFile) -> Device:
     check_tun_device()
     device = await _own_device(node, "ip", node.node.ip)
     pod_mtu(node, device)
-    if node.tunnel.protocol == "vxlan":
+    wanted = (node.node.ip, node.tunnel.port)
+    if node.tunnel.protocol == "vxlan" and held.tunnel != wanted:
         try:
-            (await open_tunnel_socket(node.node.ip, node.tunnel.port)).close()
+            (await open_tunnel_socket(*wanted)).close()
         except LinkError as error:
             raise at_line(node, node.tunnel.line or node.node.line, f"tunnel: {error}") from None
-    await check_endpoints(node, node.endpoints)
+    await check_endpoints(node, node.endpoints, held)
     if has_host(device):
-        await check_host(node, device)
+        await check_host(node, device, held)
     return device
 
 
@@ -86,12 +100,13 @@ def has_host(device: Device) -> bool:
     return device.name != "lo"
 
 
-async def check_host(node: NodeFile, uplink: Device) -> None:
+async def check_host(node: NodeFile, uplink: Device, held: Held = Held()) -> None:
     """Prove that the host's devices can be made, and pods masqueraded or reached if they shall be.
 
     Args:
         node: what is asked for.
         uplink: the device that traffic from outside comes by.
+        held: what is ours.
 
     Raises:
         ConfigError: not here, and why.
@@ -103,22 +118,23 @@ async def check_host(node: NodeFile, uplink: Device) -> None:
     if node.node.ip6 is not None:
         await _own_device(node, "ip6", node.node.ip6)
     try:
-        if node.node.router_ip:
+        if node.node.router_ip and HOST_DEVICE not in held.devices:
             await check_free(HOST_DEVICE)
         if features.masquerade:
             check_nft()
     except LinkError as error:
         raise at_line(node, node.node.line, str(error)) from None
     if features.nodeport:
-        await check_outside(node, uplink)
+        await check_outside(node, uplink, held)
 
 
-async def check_outside(node: NodeFile, uplink: Device) -> None:
+async def check_outside(node: NodeFile, uplink: Device, held: Held = Held()) -> None:
     """Prove that services can be reached from outside.
 
     Args:
         node: asks for it.
         uplink: the device that traffic from outside comes by.
+        held: what is ours.
 
     Raises:
         ConfigError: not here, and why.
@@ -129,14 +145,19 @@ async def check_outside(node: NodeFile, uplink: Device) -> None:
         raise at_line(node, line, text)
     try:
         check_nft()
-        await check_free(NET_DEVICE)
+        if NET_DEVICE not in held.devices:
+            await check_free(NET_DEVICE)
         check_uplink(uplink)
         check_reverse_path()
     except LinkError as error:
         raise at_line(node, line, f"features.nodeport: {error}") from None
 
 
-async def check_endpoints(node: NodeFile, endpoints: Iterable[EndpointSection]) -> None:
+async def check_endpoints(
+    node: NodeFile,
+    endpoints: Iterable[EndpointSection],
+    held: Held = Held(),
+) -> None:
     """Prove that each endpoint has a namespace of its own that is free for it.
 
     Raises:
@@ -152,7 +173,7 @@ async def check_endpoints(node: NodeFile, endpoints: Iterable[EndpointSection]) 
                 f"endpoint {endpoint.name}: netns is missing: name the pod's network namespace",
             )
         try:
-            where = await _check_namespace(endpoint.name, namespace)
+            where = await _check_namespace(endpoint.name, namespace, held)
         except LinkError as error:
             raise _at_endpoint(node, endpoint, str(error)) from None
         if where in taken:
@@ -218,14 +239,15 @@ def _at_endpoint(node: NodeFile, endpoint: EndpointSection, text: str) -> Config
     return ConfigError(f"{f'{file}:{line}' if file else node.place(line)}: {text}")
 
 
-async def _check_namespace(pod: str, namespace: str) -> tuple[int, int]:
+async def _check_namespace(pod: str, namespace: str, held: Held) -> tuple[int, int]:
     try:
         fd = open_namespace(namespace)
     except LinkError as error:
         raise LinkError(f"endpoint {pod}: {error}") from None
     try:
-        await check_pod_namespace(fd, pod, namespace)
         stat = os.fstat(fd)
+        if stat.st_ino not in held.namespaces:
+            await check_pod_namespace(fd, pod, namespace)
     finally:
         os.close(fd)
     return stat.st_dev, stat.st_ino

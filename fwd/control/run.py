@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fwd.control.agent import Serving
+    from fwd.control.revive import Revived
 
 __all__ = ["run_agent"]
 
@@ -24,12 +25,13 @@ _SWITCH_INTERVAL_S = 0.0005
 """Longest time another thread may keep the GIL from the loop, and so from packets."""
 
 
-async def run_agent(path: Path, serving: Serving) -> int:
+async def run_agent(path: Path, serving: Serving, revived: Revived | None = None) -> int:
     """Run a daemon until SIGTERM or SIGINT takes it down; SIGHUP reloads.
 
     Args:
         path: of the node file.
         serving: listens for clients once everything runs.
+        revived: what a daemon before has left.
 
     Returns:
         The exit code, 0: an orderly end.
@@ -41,7 +43,7 @@ async def run_agent(path: Path, serving: Serving) -> int:
     loop = asyncio.get_running_loop()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     notifier = Notifier.from_environ()
-    agent = Agent(path, serving, notifier)
+    agent = Agent(path, serving, notifier, revived)
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)

@@ -61,11 +61,21 @@ class PumpLoop:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self.pump.epoll_fd, self._wake)
 
-    def close(self) -> None:
-        """Stop moving packets and free the pump; the descriptors added to it stay open."""
+    def report_to(
+        self, on_punt: Callable[[Punt], bytes | None], on_gone: Callable[[int], None]
+    ) -> None:
+        """Have others answer and be told from now on; arguments as for the class."""
+        self._on_punt, self._on_gone = on_punt, on_gone
+
+    def pause(self) -> None:
+        """Stop moving packets: they wait where they are; no device is taken for gone."""
         if self._loop is not None:
             self._loop.remove_reader(self.pump.epoll_fd)
             self._loop = None
+
+    def close(self) -> None:
+        """Stop moving packets and free the pump; the descriptors added to it stay open."""
+        self.pause()
         if self._rest is not None:
             self._rest.cancel()
             self._rest = None
@@ -106,6 +116,10 @@ class PumpLoop:
                 self.punt_write_errors += 1
         if self._punts and self._loop is not None:
             self._rest = self._loop.call_soon(self._answer)
+
+    def tell_gone(self, port: int) -> None:
+        """Pass on that a device vanished before anybody was there to be told."""
+        self._on_gone(port)
 
     def _report_gone(self) -> None:
         while ports := self.pump.gone():

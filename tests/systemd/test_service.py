@@ -112,6 +112,34 @@ def test_killed_and_stopped_daemons_come_back(host):
     assert "watchdog" in host.out("journalctl --no-pager -n 30 -o cat _PID=1").lower()
 
 
+def test_restarts_keep_the_pods_device_and_the_tables(host):
+    """`systemctl restart` and SIGKILL: the same eth0, the same descriptors, tables taken over."""
+
+    def ifindex() -> int:
+        rows = json.loads(host.out("ip netns exec curl ip -j link show eth0"))
+        return int(rows[0]["ifindex"])
+
+    before, kept = ifindex(), int(show(host, "NFileDescriptorStore"))
+    assert kept >= 4, "tables, socket, cilium_host and the pod's TAP"
+    host.out("systemctl restart fwd && fwd status --wait 20 --brief")
+    assert ifindex() == before
+    host.out("kill -KILL $(systemctl show -P MainPID fwd); sleep 0.5; fwd status --wait 20 --brief")
+    assert ifindex() == before
+    assert int(show(host, "NFileDescriptorStore")) == kept
+    said = host.out("journalctl -u fwd --no-pager -n 20 -o cat")
+    assert said.count("tables taken over") >= 2
+    assert "dropped'" not in said
+
+
+def test_stop_takes_the_pods_device_down(host):
+    """The store is emptied by a stop; the next start is a first one."""
+    host.out("systemctl stop fwd.socket fwd")
+    assert "eth0" not in host.out("ip netns exec curl ip -br link")
+    assert show(host, "NFileDescriptorStore") == "0"
+    host.out("systemctl start fwd.socket fwd && fwd status --wait 20 --brief")
+    assert "eth0" in host.out("ip netns exec curl ip -br link")
+
+
 def test_doctor_finds_nothing_wrong_in_the_unit(host):
     """Warnings at most: the peer is not there."""
     found = json.loads(host.out("fwd doctor -o json"))["findings"]

@@ -82,5 +82,8 @@ def test_sockets_have_the_names_the_daemon_looks_for(file, socket):
     """FileDescriptorName is what LISTEN_FDNAMES says (fwd/control/listen_fds.py)."""
     text = (UNITS / file).read_text()
     assert f"FileDescriptorName={socket}\n" in text
-    reader = {"api": "fwd/cli/daemon.py", "door": "fwd/cli/daemon.py"}[socket]
-    assert f'take().get("{socket}"' in (ROOT / reader).read_text()
+    reader, how = {
+        "api": ("fwd/control/revive.py", 'API = "api"'),
+        "door": ("fwd/cli/daemon.py", 'take().get("door"'),
+    }[socket]
+    assert how in (ROOT / reader).read_text()

@@ -1,0 +1,53 @@
+"""`fwd run` with something to take over; that it forwards first, tests/netns/test_restart.py."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+
+import pytest
+
+from fwd.cli import early
+from fwd.control.revive import Revived
+from fwd.control.store import Store
+
+
+def fwd(*arguments: str, given: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run the command line, as if a manager had handed descriptors over or not."""
+    env = {**os.environ, "LISTEN_FDS": "0"} if given else dict(os.environ)
+    return subprocess.run(
+        [sys.executable, "-m", "fwd", *arguments],
+        capture_output=True, text=True, env=env, check=False, timeout=30,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run",),
+        ("run", "--config", "x.yaml", "--log-level", "loud"),
+        ("run", "--config", "x.yaml", "--bogus"),
+        ("run", "--help"),
+        ("run", "--config", "/nowhere/x.yaml"),
+    ],
+)
+def test_command_line_is_answered_as_ever(arguments):
+    """Code and text are those of a first start, wrong or right."""
+    early_one, usual = fwd(*arguments), fwd(*arguments, given=False)
+    assert (early_one.returncode, early_one.stdout) == (usual.returncode, usual.stdout)
+    assert early_one.stderr == usual.stderr
+
+
+def test_only_run_is_early():
+    """Other commands do not look at descriptors, whatever the environment says."""
+    assert fwd("config", "--help").returncode == 0
+
+
+def test_reading_gives_an_order_and_carries_nothing_out(tmp_path, capsys):
+    """The order then fails like the command would."""
+    order = early._read(["run", "--config", str(tmp_path / "none.yaml")])
+    assert callable(order)
+    assert asyncio.run(order(Revived(Store()))) == 1
+    assert "none.yaml" in capsys.readouterr().err
