@@ -263,13 +263,13 @@ def measure(rounds: int, rate: int, flows: int, pause_s: float) -> dict[str, Any
             size = (int(2 * rounds * (pause_s + 0.5)) + 2) * speed
             load = Load(net, rate, flows, size, speed)
             time.sleep(1)
-            ends = []
+            ends, codes = [], []
             for position in range(2 * rounds):
                 ends.append(time.monotonic())
                 if position % 2:
                     manager.kill()
                 else:
-                    manager.end()
+                    codes.append(manager.end())
                 manager.start(command_of(net, node))
                 time.sleep(pause_s)
             ends.append(time.monotonic())
@@ -287,6 +287,7 @@ def measure(rounds: int, rate: int, flows: int, pause_s: float) -> dict[str, Any
                 ]  # fmt: skip
             del result["gaps"], result["holes"]
             result["complaints"] = net.complaints(node) + net.complaints(peer)
+            result["complaints"] += [f"a daemon exited {code}" for code in codes if code]
             return result
 
 

@@ -7,9 +7,11 @@ tenth of it. So this comes first, and the rest is loaded in a thread beside the 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from fwd.control.listen_fds import take
 from fwd.control.notify import Notifier
@@ -60,12 +62,21 @@ async def _run(arguments: list[str]) -> int | None:
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     revived = revive(take(), Store.from_environ())
     if revived.running:
+        for number in (signal.SIGTERM, signal.SIGINT):  # until the daemon has its own
+            asyncio.get_running_loop().add_signal_handler(number, _leave, revived)
         Notifier.from_environ().ready()
     try:
         order = await asyncio.to_thread(_read, arguments)
         return await order(revived) if callable(order) else order
     finally:
         revived.close()
+
+
+def _leave(revived: Revived) -> NoReturn:
+    """End between two packets, not in the middle of some; all there is lies in the store."""
+    if revived.pump is not None:
+        revived.pump.pause()
+    os._exit(0)
 
 
 def _read(arguments: list[str]) -> Order | int | None:

@@ -223,7 +223,6 @@ class Agent:
         wanted = await asyncio.to_thread(compile_world, node)
         self._arena, self._pump, old = await take_tables(revived, wanted)
         self.dp = self._arena.dp
-        self._pump.report_to(self._answer, self._device_gone)
         self._udp = await take_socket(revived, node)
         self._offloads = await Offloads.probe(node.node.ip)
         pump, host = self._pump.pump, has_host(device)
@@ -234,6 +233,7 @@ class Agent:
         stack.push_async_callback(self._close_devices)
         for note in (await self._switch(node, node, old))["notes"]:
             self._log.warning(note)
+        self._pump.report_to(self._answer, self._device_gone)  # not before there is who answers
         start_pump(revived, self._pump, self._udp)
         self.monitor = MonitorHub(self.dp, self._rule_of, self._ifname_of)
         stack.callback(self.monitor.close)

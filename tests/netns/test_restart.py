@@ -131,6 +131,20 @@ def test_restart_changes_nothing_that_a_pod_sees(managed: Managed) -> None:
     assert managed.said("tables taken over")
 
 
+def test_end_while_the_rest_is_being_loaded(managed: Managed) -> None:
+    """A daemon that forwards and has read nothing yet ends in order, and the next takes over."""
+    before = managed.link()
+    managed.manager.kill()
+    managed.manager.start(command_of(managed.net, managed.node))
+    assert managed.manager.ready.wait(10)
+    assert managed.manager.end() == 0
+    assert managed.link() == before
+    managed.start()
+    assert managed.link() == before
+    assert managed.net.reaches("a0", "10.244.2.10")
+    assert not managed.said("connections are forgotten")
+
+
 def test_stop_for_good_takes_everything_down(managed: Managed) -> None:
     """After `systemctl stop` pods have no eth0, and a later start is a first one."""
     assert managed.manager.end(restart=False) == 0
