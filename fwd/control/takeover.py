@@ -121,6 +121,7 @@ async def take_tables(revived: Revived, world: World) -> tuple[Arena, PumpLoop, 
             check_capacity(arena.dp, diff(old, world).steps)
         except DatapathError as error:
             revived.forget_tables(str(error))
+            say(revived)
         else:
             # a daemon killed before it had purged what an endpoint left must not leave it to this
             known = {row.addr for row in old.lxc}

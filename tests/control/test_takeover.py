@@ -16,7 +16,7 @@ from fwd.control.arena import Arena
 from fwd.control.compile import compile_world
 from fwd.control.revive import Revived
 from fwd.control.store import Store
-from fwd.control.takeover import read_world, say, take_tables
+from fwd.control.takeover import read_world, take_tables
 from fwd.control.world import World
 from fwd.datapath.packet import Packet
 from fwd.datapath.pump import PumpLoop
@@ -114,13 +114,12 @@ def test_too_small_tables_are_made_anew():
     revived, arena = left(small)
     more = replace(world.endpoints[0], lxc_id=4000)
     larger = replace(world, endpoints=(*world.endpoints, more))
-    new, pump, old = asyncio.run(take_tables(revived, larger))
+    with structlog.testing.capture_logs() as logs:
+        new, pump, old = asyncio.run(take_tables(revived, larger))
     assert new is not arena
     assert old is None
     assert not revived.running
     apply(new.dp, diff(None, larger))
-    with structlog.testing.capture_logs() as logs:
-        say(revived)
     assert logs[0]["log_level"] == "warning"
     assert "made anew" in logs[0]["event"]
     assert "endpoint table holds" in logs[0]["details"]
