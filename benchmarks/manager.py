@@ -48,6 +48,7 @@ class Manager:
         """Names and descriptors, in the order they came."""
         self.pid = 0
         self.ready = threading.Event()
+        self._heard = threading.Event()
         self.jobs = directory / f"{name}.jobs"
         """What ``systemctl list-jobs`` prints to the daemon."""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -113,6 +114,7 @@ class Manager:
         os.kill(self.pid, signal.SIGTERM)
         code = self._reap(timeout_s)
         self.jobs.write_text("")
+        self._catch_up()
         if not restart:
             self.forget()
         return code
@@ -123,6 +125,7 @@ class Manager:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
             self._reap(10.0)
+            self._catch_up()
 
     def running(self) -> bool:
         """Whether the daemon has not ended by itself."""
@@ -148,6 +151,13 @@ class Manager:
         """The names of what is kept."""
         return [name for name, _ in self.kept]
 
+    def _catch_up(self) -> None:
+        """Wait until all that an ended daemon has said is done."""
+        self._heard.clear()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"HEARD", str(self._path))
+        self._heard.wait(5)
+
     def _reap(self, timeout_s: float) -> int:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
@@ -167,17 +177,23 @@ class Manager:
                 fds.frombytes(value)
             if data == b"END":
                 return
+            if data == b"HEARD":
+                self._heard.set()
+                continue
             fields = dict(line.partition("=")[::2] for line in data.decode().splitlines())
-            if fields.get("READY") == "1":
-                self.ready.set()
-            if fields.get("FDSTORE") == "1":
-                for fd in fds:
-                    self.keep(fields["FDNAME"], fd)
-            if fields.get("FDSTOREREMOVE") == "1":
-                for name, fd in [one for one in self.kept if one[0] == fields["FDNAME"]]:
-                    self.kept.remove((name, fd))
-                    os.close(fd)
+            self._obey(fields, fds)
             for fd in fds:  # a barrier's is closed when all before it is done
+                os.close(fd)
+
+    def _obey(self, fields: dict[str, str], fds: Sequence[int]) -> None:
+        if fields.get("READY") == "1":
+            self.ready.set()
+        if fields.get("FDSTORE") == "1":
+            for fd in fds:
+                self.keep(fields["FDNAME"], fd)
+        if fields.get("FDSTOREREMOVE") == "1":
+            for name, fd in [one for one in self.kept if one[0] == fields["FDNAME"]]:
+                self.kept.remove((name, fd))
                 os.close(fd)
 
 
