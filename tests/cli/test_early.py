@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import structlog
 
 from fwd.cli import early
 from fwd.control.revive import Revived
@@ -45,6 +46,14 @@ def test_only_run_is_early():
     assert fwd("config", "--help").returncode == 0
 
 
+@pytest.fixture
+def own_log():
+    """What the command line sets up writes to this test's stderr: undone afterwards."""
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.mark.usefixtures("own_log")
 def test_reading_gives_an_order_and_carries_nothing_out(tmp_path, capsys):
     """The order then fails like the command would."""
     order = early._read(["run", "--config", str(tmp_path / "none.yaml")])
