@@ -117,7 +117,8 @@ class Agent:
             await self._compose(node, stack, device)
             self._stack = stack.pop_all()
         self._keep = False
-        self.spawn(keep_telling(self._notifier, self._summary, self._pump.progress), "notify")
+        if self._notifier.is_heard:
+            self.spawn(keep_telling(self._notifier, self._summary, self._pump.progress), "notify")
         self._log.info("started", node=node.node.name, ip=str(node.node.ip), device=device.name,
                        endpoints=len(node.endpoints), mtu=self._mtu)  # fmt: skip
 
@@ -239,8 +240,8 @@ class Agent:
         stack.callback(self.monitor.close)
         self.monitor.refresh_mask()
         stack.push_async_callback(self._end_tasks)
-        self._sweep = ConntrackSweep(self.dp)
-        self.spawn(self._offloads.watch(self._pump.pump), "offloads")
+        self._sweep = ConntrackSweep(self.dp, self._pump.moved)
+        self.spawn(self._offloads.watch(self._pump), "offloads")
         self.spawn(self._sweep.run(), "sweep")
         self.started_at = time.time()
         await stack.enter_async_context(self._serving(self))

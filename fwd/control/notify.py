@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Notifier", "keep_telling"]
 
-_STATUS_S = 1.0
-"""How often the status line is looked at where no watchdog asks for more."""
+_STATUS_S = 2.5
+"""How often the status line is looked at where no watchdog asks for more: each look wakes a daemon
+that may have nothing else to do."""
 
 
 class Notifier:
@@ -46,6 +47,11 @@ class Notifier:
         if environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
             usec = 0
         return cls(environ.get("NOTIFY_SOCKET") or None, usec / 1e6)
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether there is a manager at all."""
+        return self._address is not None
 
     def ready(self) -> None:
         """Say that packets flow and clients are answered."""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from fwd.config.schema import NodeFile, OffloadSection
     from fwd.datapath.binding import Pump
+    from fwd.datapath.pump import PumpLoop
     from fwd.model.rows import Address
 
 __all__ = ["Offloads", "Plan"]
@@ -112,11 +113,12 @@ class Offloads:
             pump.set_offload(plan.pump, plan.segments)
             self.plan, self._reported = plan, 0
 
-    async def watch(self, pump: Pump) -> None:
-        """Report failures for ever, a second late at most."""
+    async def watch(self, pump: PumpLoop) -> None:
+        """Report failures for ever, a second late at most; only packets can meet one."""
         while True:
+            await pump.moved()
             await asyncio.sleep(1)
-            self.report_failed(pump)
+            self.report_failed(pump.pump)
 
     def report_failed(self, pump: Pump) -> None:
         """Log, once each, the offloads the pump had to give up."""

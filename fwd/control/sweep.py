@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from fwd.datapath.binding import Datapath
     from fwd.model.rows import Address
@@ -64,10 +64,19 @@ class _Schedule:
 
 
 class ConntrackSweep:
-    """Sweeps both conntrack tables until its task is cancelled."""
+    """Sweeps both conntrack tables until its task is cancelled.
 
-    def __init__(self, dp: Datapath) -> None:
+    Args:
+        dp: whose tables they are.
+        moved: waits until packets move, so many seconds at most. Only they can press a table; None
+            = they may at any time.
+    """
+
+    def __init__(
+        self, dp: Datapath, moved: Callable[[float], Awaitable[None]] | None = None
+    ) -> None:
         self._dp = dp
+        self._moved = moved
         self._schedules = {tcp: _Schedule() for tcp in _TABLES}
         self.runs = 0
         self.deleted = 0
@@ -75,6 +84,9 @@ class ConntrackSweep:
     async def run(self) -> None:
         """Sweep for ever."""
         while True:
+            if self._moved is not None:
+                due_s = min(schedule.due_s for schedule in self._schedules.values())
+                await self._moved(max(0.0, due_s - time.monotonic()))
             await asyncio.sleep(TICK_S)
             for tcp, schedule in self._schedules.items():
                 pressed = self._is_pressed(tcp, schedule)

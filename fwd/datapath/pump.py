@@ -55,6 +55,7 @@ class PumpLoop:
         self._rest: asyncio.Handle | None = None
         self._turns = 0
         self._turns_seen = 0
+        self._moved: asyncio.Future[None] | None = None
 
     def start(self) -> None:
         """Begin to move packets; needs a running loop."""
@@ -81,6 +82,16 @@ class PumpLoop:
             self._rest = None
         self.pump.close()
 
+    async def moved(self, timeout_s: float | None = None) -> None:
+        """Wait until packets move: what only they change need not be looked at before.
+
+        Args:
+            timeout_s: the longest wait; None = for ever.
+        """
+        if self._moved is None:
+            self._moved = asyncio.get_running_loop().create_future()
+        await asyncio.wait({self._moved}, timeout=timeout_s)
+
     def progress(self) -> bool:
         """Tell whether packets move, for a watchdog: True also when none wait.
 
@@ -95,6 +106,9 @@ class PumpLoop:
 
     def _wake(self) -> None:
         self._turns += 1
+        if self._moved is not None:
+            self._moved.set_result(None)
+            self._moved = None
         self.pump.run(BUDGET_NS, LINGER_NS)
         if not self._punts:  # so that what waits here is never more than the C ring holds
             self._punts.extend(self.pump.punts())

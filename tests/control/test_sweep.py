@@ -144,6 +144,40 @@ def test_full_table_is_swept_at_once(monkeypatch):
     assert asyncio.run(main()) == 1
 
 
+def test_tables_are_not_looked_at_before_packets_move(monkeypatch):
+    """An idle daemon sleeps until a sweep is due; a packet ends its sleep."""
+
+    async def main() -> None:
+        with Rig() as rig:
+            looks, waits = [], []
+            packet = asyncio.Event()
+
+            async def moved(timeout_s: float) -> None:
+                waits.append(timeout_s)
+                await asyncio.wait({asyncio.ensure_future(packet.wait())}, timeout=timeout_s)
+                packet.clear()
+
+            real = rig.dp.stats
+            monkeypatch.setattr(rig.dp, "stats", lambda table: looks.append(table) or real(table))
+            sweep = ConntrackSweep(rig.dp, moved)
+            task = asyncio.ensure_future(sweep.run())
+            await asyncio.sleep(0.1)
+            assert (looks, len(waits)) == ([], 1)
+            assert waits[0] == pytest.approx(START_INTERVAL_S, abs=1)
+            packet.set()
+            await asyncio.sleep(0.1)
+            assert set(looks) == {"ct_tcp", "ct_any", "nat"}
+            assert (sweep.runs, len(waits)) == (0, 2)
+            sweep._schedules[False].due_s = 0.0
+            packet.set()
+            await asyncio.sleep(0.1)
+            assert sweep.runs == 1
+            task.cancel()
+
+    monkeypatch.setattr(sweep_module, "TICK_S", 0.01)
+    asyncio.run(main())
+
+
 def test_nat_table_out_of_ports_is_swept_at_once(monkeypatch):
     """Expired connections go and take their mappings along, although conntrack has room."""
 

@@ -75,6 +75,25 @@ def test_packets_move_by_themselves(run):
     run(main())
 
 
+def test_moved_waits_for_packets(run):
+    """Everybody who waits is woken by the next packet, or by the clock."""
+
+    async def main():
+        with Rig() as rig:
+            recorder = Recorder(rig)
+            recorder.loop.start()
+            await recorder.loop.moved(0.01)
+            waiting = [asyncio.ensure_future(recorder.loop.moved()) for _ in range(2)]
+            await asyncio.sleep(0.05)
+            assert not any(one.done() for one in waiting)
+            waiting.pop().cancel()
+            rig.send(11, tcp(11, REMOTE))
+            await asyncio.wait_for(waiting[0], 5)
+            recorder.loop.close()
+
+    run(main())
+
+
 def test_answer_of_a_punt_goes_back_to_its_pod(run):
     """What on_punt returns is written to the port the frame came from."""
 
