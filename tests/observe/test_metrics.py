@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,7 +25,7 @@ def samples(tmp_path: Path) -> dict[tuple[str, ...], float]:
     path.write_text(NODE, encoding="utf-8")
     agent = LabAgent(path)
     agent.dp.run(10**9, [Packet(frame, 2825) for frame in (syn(), syn(), udp())])
-    text = metrics_text(agent).decode()
+    text = asyncio.run(metrics_text(agent)).decode()
     agent.dp.close()
     return {
         (sample.name, *sample.labels.values()): sample.value
@@ -67,7 +68,7 @@ def test_who_is_told_counts_as_sent_and_as_answered(tmp_path: Path):
     path.write_text(NODE + "features: {deny: reject}\n", encoding="utf-8")
     agent = LabAgent(path)
     agent.dp.run(10**9, [Packet(udp(), 2825)])
-    text = metrics_text(agent).decode()
+    text = asyncio.run(metrics_text(agent)).decode()
     agent.dp.close()
     assert 'fwd_answer_count_total{direction="EGRESS",reason="Policy denied"} 1.0' in text
     assert 'fwd_datapath_packets_total{outcome="sent"} 1.0' in text
