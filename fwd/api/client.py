@@ -93,9 +93,26 @@ class Client:
             if not cursor:
                 return
 
+    def fetch(
+        self, path: str, accept: tuple[str, str], **query: object
+    ) -> tuple[str, str, bytes]:
+        """Fetch a resource in a form of one's own, or in the daemon's where it does not know it.
+
+        Args:
+            path: as for ``get``.
+            accept: the content type asked for, and the header that says more about such an answer.
+            query: as for ``get``.
+
+        Returns:
+            The content type, that header ("" without one) and the body; raises as ``get``.
+        """
+        content_type, header = accept
+        response, body = self._exchange("GET", path, query, accept=content_type)
+        return response.headers["Content-Type"] or "", response.headers[header] or "", body
+
     def text(self, path: str) -> str:
         """Fetch a plain text resource; raises as ``get``."""
-        return self._exchange("GET", path, {}).decode()
+        return self._exchange("GET", path, {})[1].decode()
 
     def stream(self, path: str, **query: object) -> Iterator[dict[str, Any]]:
         """Follow an ndjson stream until the caller stops or the daemon ends; raises as ``get``."""
@@ -122,42 +139,56 @@ class Client:
     def _request(
         self, method: str, path: str, query: dict[str, object], body: object = None
     ) -> Any:  # noqa: ANN401 - JSON
-        answer = self._exchange(method, path, query, body)
+        _, answer = self._exchange(method, path, query, body)
         try:
             return json.loads(answer)
         except ValueError as error:
             raise ApiError(f"the daemon answered {method} {path} with no JSON") from error
 
     def _exchange(
-        self, method: str, path: str, query: dict[str, object], body: object = None
-    ) -> bytes:
+        self,
+        method: str,
+        path: str,
+        query: dict[str, object],
+        body: object = None,
+        accept: str | None = None,
+    ) -> tuple[http.client.HTTPResponse, bytes]:
         target = _target(path, query)
         data = None if body is None else json.dumps(body).encode()
         try:
-            status, answer = self._try(method, target, data)
+            response, answer = self._try(method, target, data, accept)
         except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
             self.close()
             raise ApiError(f"{method} {target} failed, the daemon broke off: {error}") from error
-        if status != http.client.OK:
-            raise _refusal(status, answer)
-        return answer
+        if response.status != http.client.OK:
+            raise _refusal(response.status, answer)
+        return response, answer
 
-    def _try(self, method: str, target: str, data: bytes | None) -> tuple[int, bytes]:
+    def _try(
+        self, method: str, target: str, data: bytes | None, accept: str | None
+    ) -> tuple[http.client.HTTPResponse, bytes]:
         """Send on the kept connection, or on a fresh one when the daemon has closed that."""
         if self._connection is not None:
             try:
-                return self._answer(self._send(self._connection, method, target, data))
+                return self._answer(self._send(self._connection, method, target, data, accept))
             except (http.client.RemoteDisconnected, ConnectionError):
                 self.close()
         self._connection = _UnixConnection(self._path, _TIMEOUT_S)
-        return self._answer(self._send(self._connection, method, target, data))
+        return self._answer(self._send(self._connection, method, target, data, accept))
 
     @staticmethod
-    def _answer(response: http.client.HTTPResponse) -> tuple[int, bytes]:
-        return response.status, response.read()
+    def _answer(
+        response: http.client.HTTPResponse,
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        return response, response.read()
 
     def _send(
-        self, connection: _UnixConnection, method: str, target: str, data: bytes | None = None
+        self,
+        connection: _UnixConnection,
+        method: str,
+        target: str,
+        data: bytes | None = None,
+        accept: str | None = None,
     ) -> http.client.HTTPResponse:
         if connection.sock is None:
             try:
@@ -166,6 +197,7 @@ class Client:
                 connection.close()
                 raise Unreachable(self._path, error.strerror or str(error)) from error
         headers = {} if data is None else {"Content-Type": "application/json"}
+        headers |= {} if accept is None else {"Accept": accept}
         connection.request(method, target, data, headers)
         return connection.getresponse()
 

@@ -22,10 +22,13 @@ from aiohttp import web
 
 from fwd.api import views
 from fwd.api.manifests import parse_order
+from fwd.api.paging import paging
+from fwd.api.records import CT_RECORDS, NEXT_HEADER
 from fwd.api.socket_path import SocketTakenError, claim, open_to_group, remove, tell_path
 from fwd.api.trace import trace_packet
 from fwd.api.views import Agent
 from fwd.config.load import ConfigError
+from fwd.datapath.binding import Datapath
 from fwd.datapath.errors import DatapathError
 from fwd.model.rows import IpcacheRow
 from fwd.observe import dump
@@ -35,7 +38,6 @@ from fwd.observe.monitor import Subscription
 
 __all__ = ["SocketTakenError", "make_app", "make_metrics_app", "serving"]
 
-_LIMIT_DEFAULT, _LIMIT_MAX = 1024, 4096  # rows a request
 _LOOK_S = 0.5  # how soon a silent stream finds out that its client has gone
 _LINES = 64  # of a stream, before the loop gets its turn
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -165,21 +167,6 @@ def _json_text(text: str) -> web.Response:
     return web.Response(text=text, content_type="application/json")
 
 
-def _number(request: web.Request, name: str, default: int, most: int) -> int:
-    text = request.query.get(name)
-    if text is None:
-        return default
-    if not text.isascii() or not text.isdigit() or int(text) > most:
-        raise web.HTTPBadRequest(text=f"{name}={text!r} is not a number from 0 to {most}")
-    return int(text)
-
-
-def _paging(request: web.Request) -> tuple[int, int]:
-    """(cursor, limit) of a request."""
-    limit = _number(request, "limit", _LIMIT_DEFAULT, _LIMIT_MAX)
-    return _number(request, "cursor", 0, (1 << 64) - 1), max(1, limit)
-
-
 def _endpoint_id(request: web.Request) -> int:
     text = request.match_info["endpoint"]
     lxc_id = views.endpoint_id(request.app[_AGENT], text)
@@ -215,7 +202,7 @@ async def _ipcache(request: web.Request) -> web.Response:
     dp = request.app[_AGENT].dp
     if "ip" in request.query:
         return web.json_response(dump.ipcache_record(_ipcache_lookup(request)))
-    cursor, limit = _paging(request)
+    cursor, limit = paging(request)
     return _json_text(await views.render_page(dp.ipcache_page, dump.ipcache_record, cursor, limit))
 
 
@@ -238,13 +225,21 @@ async def _ct(request: web.Request) -> web.Response:
     name = request.query.get("map", "tcp")
     if name not in {"tcp", "any"}:
         raise web.HTTPBadRequest(text=f"map={name!r} is unknown; use tcp or any")
+    if request.headers.get("Accept") == CT_RECORDS:
+        return _ct_records(dp, name == "tcp", *paging(request))
     pages = partial(views.ct_page, dp, name == "tcp")
-    return _json_text(await views.render_page(pages, dump.ct_record, *_paging(request)))
+    return _json_text(await views.render_page(pages, dump.ct_record, *paging(request)))
+
+
+def _ct_records(dp: Datapath, tcp: bool, cursor: int, limit: int) -> web.Response:
+    records, following = dp.ct_records(tcp=tcp, cursor=cursor, limit=limit)
+    headers = {"Content-Type": CT_RECORDS, NEXT_HEADER: str(following)}
+    return web.Response(body=records, headers=headers)
 
 
 async def _nat(request: web.Request) -> web.Response:
     pages = request.app[_AGENT].dp.nat_page
-    return _json_text(await views.render_page(pages, dump.nat_record, *_paging(request)))
+    return _json_text(await views.render_page(pages, dump.nat_record, *paging(request)))
 
 
 async def _policy(request: web.Request) -> web.Response:
@@ -286,11 +281,11 @@ async def _map(request: web.Request) -> web.Response:
     view = views.MAPS.get(name)
     if view is None:
         raise web.HTTPNotFound(text=f"no map {name!r}; there are: {', '.join(views.MAPS)}")
-    return _json_text(await view(request.app[_AGENT], *_paging(request)))
+    return _json_text(await view(request.app[_AGENT], *paging(request)))
 
 
 async def _prometheus(request: web.Request) -> web.Response:
-    body = metrics_text(request.app[_AGENT])
+    body = await metrics_text(request.app[_AGENT])
     return web.Response(body=body, headers={"Content-Type": _METRICS_TYPE})
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fwd.cli.background import in_background
 from fwd.cli.options import Form, FormOption, SocketOption
 from fwd.cli.render import fields, json_array, json_object, print_lines, table
 
@@ -48,7 +49,15 @@ def rows(socket: str, path: str, **query: object) -> Iterator[dict[str, Any]]:
     from fwd.api.client import Client  # noqa: PLC0415 - only who asks pays for it
 
     with Client(socket) as client:
-        yield from client.rows(path, **query)
+        yield from in_background(client.rows(path, **query))
+
+
+def _ct_entries(socket: str, name: str) -> Iterator[dict[str, Any]]:
+    from fwd.api.client import Client  # noqa: PLC0415
+    from fwd.api.records import ct_entries  # noqa: PLC0415
+
+    with Client(socket) as client:
+        yield from ct_entries(client, name)
 
 
 def _object(socket: str, path: str, **query: object) -> dict[str, Any]:
@@ -188,7 +197,7 @@ def ct_list(
     from fwd.observe.dump import ct_line  # noqa: PLC0415
 
     maps = ["tcp", "any"] if which is CtMap.ALL else [which.value]
-    found = (record for name in maps for record in rows(socket, "/v1/ct", map=name))
+    found = in_background(record for name in maps for record in _ct_entries(socket, name))
     print_lines(json_array(found) if output is Form.JSON else map(ct_line, found))
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fwd.model.rows import Params, Settings
 
 __all__ = [
+    "ABI_VERSION",
     "CT_NONE",
     "PORT_HOST",
     "PORT_NETDEV",
@@ -53,6 +54,9 @@ lib: Any = _fwd.lib
 if lib.fwd_abi_version() != lib.FWD_ABI_VERSION:
     _message = "the datapath extension is of another ABI: build it again (make build)"
     raise AbiMismatchError(_message)
+
+ABI_VERSION = int(lib.FWD_ABI_VERSION)
+"""Of the layouts in csrc/abi.h."""
 
 
 class Datapath(Tables):

@@ -298,10 +298,10 @@ _CT_ROW = struct.Struct("=16s16sHHBBHQQQQIIIIIHHBB6x")
 """struct fwd_ct_row field by field; read whole, for a dump of a million rows is read by clients."""
 
 
-def ct_rows(ffi: Any, rows: Any, count: int) -> list[CtRow]:
-    """CtRows of the first ``count`` of a ``struct fwd_ct_row[]``; ports in host order."""
+def ct_rows(records: bytes) -> list[CtRow]:
+    """CtRows of the bytes of a ``struct fwd_ct_row[]``; ports in host order."""
     found = []
-    for values in _CT_ROW.iter_unpack(ffi.buffer(rows, count * _CT_ROW.size)):
+    for values in _CT_ROW.iter_unpack(records):
         (daddr, saddr, dport, sport, proto, tuple_flags, flags, rx_packets, rx_bytes, tx_packets,
          tx_bytes, expires_s, src_identity, last_rx_s, last_tx_s, backend_id, rev_nat_id, ifindex,
          rx_flags, tx_flags) = values  # fmt: skip

@@ -6,6 +6,7 @@ none of it. Rows are values of fwd.model.rows, a refused row is a DatapathError 
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fwd.datapath import convert as to
@@ -50,6 +51,7 @@ class Tables:
     _lib: ClassVar[Any]
     _dp: Any
 
+    @cached_property
     def _table_ids(self) -> dict[str, int]:
         names = ["ct_tcp", "ct_any", "ipcache", "endpoint", "lxc", "policy", "peer", "frag"]
         names += ["service", "backend", "affinity", "slot", "nat", "source_range", "maglev"]
@@ -261,12 +263,22 @@ class Tables:
 
     # ---- conntrack ----
 
-    def ct_page(self, *, tcp: bool, cursor: int, limit: int) -> tuple[list[CtRow], int]:
-        """At most ``limit`` entries from ``cursor`` on (0 = start); next cursor 0 = the end."""
+    def ct_records(self, *, tcp: bool, cursor: int, limit: int) -> tuple[bytes, int]:
+        """At most ``limit`` entries from ``cursor`` on (0 = start) as they are in abi.h.
+
+        Returns:
+            What ``convert.ct_rows`` reads, and the next cursor, 0 = the end.
+        """
         position = self._ffi.new("uint64_t *", cursor)
         rows = self._ffi.new("struct fwd_ct_row[]", limit)
         count = self._lib.fwd_ct_dump(self._dp, self._map(tcp=tcp), position, rows, limit)
-        return to.ct_rows(self._ffi, rows, int(count)), int(position[0])
+        size = int(count) * self._ffi.sizeof("struct fwd_ct_row")
+        return bytes(self._ffi.buffer(rows, size)), int(position[0])
+
+    def ct_page(self, *, tcp: bool, cursor: int, limit: int) -> tuple[list[CtRow], int]:
+        """At most ``limit`` entries from ``cursor`` on (0 = start); next cursor 0 = the end."""
+        records, cursor = self.ct_records(tcp=tcp, cursor=cursor, limit=limit)
+        return to.ct_rows(records), cursor
 
     def ct(self, *, tcp: bool) -> Iterator[CtRow]:
         """All entries of one map."""
@@ -330,5 +342,5 @@ class Tables:
                 affinity, slot, nat, source_range or maglev.
         """
         out = self._ffi.new("struct fwd_table_stats *")
-        self._lib.fwd_table_stats(self._dp, self._table_ids()[table], out)
+        self._lib.fwd_table_stats(self._dp, self._table_ids[table], out)
         return to.stats_py(out)
