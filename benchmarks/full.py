@@ -32,6 +32,13 @@ FILL_PPS = 100_000
 _SPARE = 1.1
 """Flows sent for each entry wanted; a datagram may be lost on the way to the table."""
 METRICS_PORT = 9962
+_URL = f"http://127.0.0.1:{METRICS_PORT}/metrics"
+_SCRAPER = (
+    "curl", "-sS", "-m", "10", "--rate", "1/s", "-o", "/dev/null", "-w", "%{http_code}\n",
+    f"{_URL}?[1-100000]",
+)  # fmt: skip
+"""One process that goes on, as a scraper does: to start one a second would cost more than it."""
+_SCRAPER_LOG = "scraper.log"
 GOAL = Goal("quiet", 3.0, 1.5)
 
 
@@ -57,8 +64,7 @@ class FullTable(Fwd):
 
     def scrape(self) -> str:
         """Give node 1's metrics as a scraper gets them."""
-        url = f"http://127.0.0.1:{METRICS_PORT}/metrics"
-        return self.lab.run("node1", "curl", "-sS", "-m", "10", url, timeout_s=15).stdout
+        return self.lab.run("node1", "curl", "-sS", "-m", "10", _URL, timeout_s=15).stdout
 
     def entries(self) -> int:
         """Entries in node 1's conntrack table of other protocols than TCP."""
@@ -69,41 +75,39 @@ class FullTable(Fwd):
         """List conntrack over and over and scrape each second.
 
         The list holds, once the block is left, how many entries each listing had shown by then.
+
+        Raises:
+            ParseError: a scrape failed.
         """
         done: list[int] = []
         stop = threading.Event()
-        threads = [
-            threading.Thread(target=self._dump, args=(stop, done)),
-            threading.Thread(target=self._scrape, args=(stop,)),
-        ]
-        for thread in threads:
-            thread.start()
+        lists = threading.Thread(target=self._dump, args=(stop, done))
+        scraper = self.lab.spawn("node1", *_SCRAPER, log=_SCRAPER_LOG)
+        lists.start()
         try:
             yield done
         finally:
             stop.set()
-            for thread in threads:
-                thread.join()
+            lists.join()
+            self.lab.end([scraper.pid])
+        answers = (self.lab.directory / _SCRAPER_LOG).read_text().split()
+        if not answers or set(answers) != {"200"}:
+            raise ParseError(f"scraping each second got {', '.join(answers[-3:]) or 'nothing'}")
 
     def _dump(self, stop: threading.Event, done: list[int]) -> None:
+        """Run `fwd ct list | wc -l`: who reads must not take the CPU from what is measured."""
         socket = str(self.node("node1").socket)
         argv = [sys.executable, "-m", "fwd", "--socket", socket, "ct", "list"]
         while not stop.is_set():
-            child = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-            assert child.stdout is not None  # noqa: S101 - asked for above
-            done.append(0)
-            while not stop.is_set():
-                block = child.stdout.read(1 << 16)
-                if not block:
-                    break
-                done[-1] += block.count(b"\n")
-            child.terminate()
-            child.stdout.close()
-            child.wait()
-
-    def _scrape(self, stop: threading.Event) -> None:
-        while not stop.wait(1.0):
-            self.scrape()
+            lister = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            count = subprocess.Popen(["wc", "-l"], stdin=lister.stdout, stdout=subprocess.PIPE)
+            assert lister.stdout is not None  # noqa: S101 - asked for above
+            lister.stdout.close()
+            while lister.poll() is None and not stop.wait(0.1):
+                pass
+            lister.terminate()
+            lister.wait()
+            done.append(int(count.communicate()[0]))
 
 
 def entries(metrics: str) -> int:
