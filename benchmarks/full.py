@@ -34,7 +34,7 @@ _SPARE = 1.1
 METRICS_PORT = 9962
 _URL = f"http://127.0.0.1:{METRICS_PORT}/metrics"
 _SCRAPER = (
-    "curl", "-sS", "-m", "10", "--rate", "1/s", "-o", "/dev/null", "-w", "%{http_code}\n",
+    "curl", "-sS", "-m", "10", "--rate", "1/s", "-o", "/dev/null", "-w", "%{stderr}%{http_code}\n",
     f"{_URL}?[1-100000]",
 )  # fmt: skip
 """One process that goes on, as a scraper does: to start one a second would cost more than it."""

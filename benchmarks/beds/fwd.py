@@ -70,6 +70,8 @@ class Fwd(Bed):
     }
     sections: ClassVar[Mapping[str, Any]] = {}
     """Sections of both node files beside what the topology asks for."""
+    environ: ClassVar[Mapping[str, str]] = {}
+    """Added to the daemons' environment."""
 
     def __init__(
         self,
@@ -92,7 +94,7 @@ class Fwd(Bed):
         near, far = (self.topology.add_node(data) for data in files)
         self.topology.wire(near, far)
         for node in (near, far):
-            self.topology.start(node)
+            self.topology.start(node, self.environ)
 
     def node(self, name: str) -> LabNode:
         """Give a node of the running bed."""

@@ -93,9 +93,7 @@ class Client:
             if not cursor:
                 return
 
-    def fetch(
-        self, path: str, accept: tuple[str, str], **query: object
-    ) -> tuple[str, str, bytes]:
+    def fetch(self, path: str, accept: tuple[str, str], **query: object) -> tuple[str, str, bytes]:
         """Fetch a resource in a form of one's own, or in the daemon's where it does not know it.
 
         Args:

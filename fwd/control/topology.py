@@ -99,15 +99,15 @@ class Topology:
         """Join two nodes by a veth, ``eth0`` on both sides."""
         self.lab.wire([(node.name, f"{node.ip}/24") for node in (left, right)], mtu)
 
-    def start(self, node: LabNode) -> None:
-        """Start a node's daemon and wait until its API answers.
+    def start(self, node: LabNode, env: Mapping[str, str] | None = None) -> None:
+        """Start a node's daemon, with ``env`` added, and wait until its API answers.
 
         Raises:
             LabError: it ended or did not come up; the text ends with its log.
         """
         node.daemon = self.lab.spawn(
             node.name, sys.executable, "-m", "fwd", "run", "--config", str(node.config),
-            log=node.log,
+            log=node.log, env=env,
         )  # fmt: skip
         try:
             self.lab.wait_for(f"the daemon of {node.name}", lambda: self._up(node), START_TIMEOUT_S)
