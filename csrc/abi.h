@@ -600,6 +600,7 @@ struct fwd_pump_stats {
     uint64_t udp_rx_overflow;  /* datagrams the kernel dropped on the socket (SO_RXQ_OVFL) */
     uint64_t tap_write_errors, udp_send_errors;
     uint64_t punts, punts_lost;
+    uint64_t spins, spin_hits; /* busy waits for more, and those that found it */
     uint64_t tap_rx_super, tap_rx_super_bytes; /* super-packets of TAPs, and their frame bytes */
     uint64_t tap_tx_super, tap_tx_super_bytes;
     uint64_t tap_split;        /* super-packets a TAP did not take whole */
@@ -642,6 +643,11 @@ FWD_EXPORT uint32_t fwd_pump_offload_get(const struct fwd_pump *pump);
 /* fwd_pump_run: move packets until nothing is ready or @budget_ns is used up; waits up to
  * @linger_ns for more once it had work. Return: packets moved. */
 FWD_EXPORT uint32_t fwd_pump_run(struct fwd_pump *pump, uint64_t budget_ns, uint64_t linger_ns);
+/* fwd_pump_eager: did the budget end the last run in the midst of packets? The next should follow
+ * without a sleep between. Never without spin. */
+FWD_EXPORT int fwd_pump_eager(const struct fwd_pump *pump);
+/* fwd_pump_spin_set: how long a run may wait busily for more, before it lingers; 0 = never. */
+FWD_EXPORT void fwd_pump_spin_set(struct fwd_pump *pump, uint64_t spin_ns);
 /* fwd_pump_write: a slow-path frame to a TAP port. Return: 0, or -errno. */
 FWD_EXPORT int fwd_pump_write(struct fwd_pump *pump, uint32_t port, const uint8_t *frame,
                               uint32_t len);

@@ -90,6 +90,7 @@ uint32_t tap_serve(struct fwd_pump *pump, uint32_t port)
            tap_read(pump, port, &bytes))
         taken++;
     pump->stats.rx_packets += taken;
+    pump->turn_bytes += bytes;
     if (pump->n > 0)
         pump_flush_batch(pump);
     return taken;

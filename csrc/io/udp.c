@@ -159,6 +159,7 @@ uint32_t udp_serve(struct fwd_pump *pump)
     }
     udp_run_batch(pump);
     pump->stats.rx_packets += taken;
+    pump->turn_bytes += bytes;
     uint32_t want = PUMP_BATCH_BYTES / (bytes / (uint32_t)got + 1);
     rx->want = want > PUMP_RX_MSGS ? PUMP_RX_MSGS : want < PUMP_RX_MSGS_MIN ? PUMP_RX_MSGS_MIN : want;
     return taken;

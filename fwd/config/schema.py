@@ -284,6 +284,8 @@ class FeaturesSection(Section):
     """Switches of the datapath."""
 
     offload: OffloadSection = OffloadSection()
+    spin_us: Annotated[StrictInt, Field(ge=0, le=1000)] = 50
+    """Longest busy wait for the next packet after a little work, in microseconds; 0: never."""
     fragments: StrictBool = True
     icmp_frag_needed: StrictBool = True
     masquerade: StrictBool = False

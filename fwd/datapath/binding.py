@@ -255,6 +255,15 @@ class Pump:
         """Move packets for at most ``budget_ns``; returns how many. The GIL is free meanwhile."""
         return int(lib.fwd_pump_run(self._pump, budget_ns, linger_ns))
 
+    @property
+    def eager(self) -> bool:
+        """Whether the budget ended the last run in the midst of packets: run again soon."""
+        return bool(lib.fwd_pump_eager(self._pump))
+
+    def set_spin(self, spin_ns: int) -> None:
+        """Wait busily for more after a little work, at most this long; 0 = never."""
+        lib.fwd_pump_spin_set(self._pump, spin_ns)
+
     def write(self, port: int, frame: bytes) -> None:
         """Write one slow-path frame to a TAP port; OSError with the kernel's reason."""
         result = int(lib.fwd_pump_write(self._pump, port, frame, len(frame)))

@@ -53,6 +53,7 @@ class PumpLoop:
         self._punts: deque[Punt] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._rest: asyncio.Handle | None = None
+        self._again: asyncio.Handle | None = None
         self._turns = 0
         self._turns_seen = 0
         self._moved: asyncio.Future[None] | None = None
@@ -73,6 +74,9 @@ class PumpLoop:
         if self._loop is not None:
             self._loop.remove_reader(self.pump.epoll_fd)
             self._loop = None
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
 
     def close(self) -> None:
         """Stop moving packets and free the pump; the descriptors added to it stay open."""
@@ -109,7 +113,12 @@ class PumpLoop:
         if self._moved is not None:
             self._moved.set_result(None)
             self._moved = None
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
         self.pump.run(BUDGET_NS, LINGER_NS)
+        if self.pump.eager and self._loop is not None:
+            self._again = self._loop.call_soon(self._wake)  # others had their turn by then
         if not self._punts:  # so that what waits here is never more than the C ring holds
             self._punts.extend(self.pump.punts())
         if self._punts and self._rest is None:

@@ -57,6 +57,8 @@ _PUMP_HELP = {
     "udp_rx_overflow": "Datagrams the kernel dropped because the tunnel socket's buffer was full",
     "tap_write_errors": "Frames a TAP refused",
     "udp_send_errors": "Datagrams the kernel refused to send",
+    "spins": "Busy waits for more after a little work",
+    "spin_hits": "Busy waits that found more",
     "punts": "Frames handed to the slow path",
     "punts_lost": "Frames for the slow path that found its ring full",
 }

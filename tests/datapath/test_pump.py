@@ -11,6 +11,7 @@ import pytest
 import uvloop
 from scapy.layers.l2 import ARP, Ether
 
+from fwd.datapath.binding import Pump
 from fwd.datapath.pump import PUNTS_PER_TURN, PumpLoop
 from tests.csrc.io.rig import POD, REMOTE, Rig, tcp
 
@@ -211,3 +212,28 @@ def test_progress_is_denied_while_packets_wait_unread(run):
             recorder.loop.close()
 
     run(main())
+
+
+@pytest.mark.parametrize(("spin_ns", "runs"), [(0, 1), (1, 2)])
+def test_run_that_its_budget_ended_is_followed_by_another(run, monkeypatch, spin_ns, runs):
+    """With spin the next run needs no event; without, the loop sleeps in between."""
+    budgets = []
+    pump_run = Pump.run
+
+    def counted(self, budget_ns, linger_ns):
+        budgets.append(budget_ns)
+        return pump_run(self, budget_ns, linger_ns)
+
+    async def main():
+        with Rig() as rig:
+            recorder = Recorder(rig)
+            rig.pump.set_spin(spin_ns)
+            recorder.loop.start()
+            rig.send(11, tcp(11, REMOTE))
+            await asyncio.sleep(0.05)
+            recorder.loop.close()
+
+    monkeypatch.setattr("fwd.datapath.pump.BUDGET_NS", 1)
+    monkeypatch.setattr(Pump, "run", counted)
+    run(main())
+    assert budgets == [1] * runs

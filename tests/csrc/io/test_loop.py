@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 from tests.csrc.io.rig import REMOTE, Rig, tcp
@@ -45,3 +46,65 @@ def test_flooding_pod_does_not_starve_another():
         for _ in range(3):
             rig.pump.run(1, 0)  # one batch each
         assert len(rig.datagrams()) == 3
+
+
+def test_spin_finds_what_comes_meanwhile():
+    """A frame sent during the busy wait is moved by the same call."""
+    with Rig() as rig:
+        rig.pump.set_spin(2_000_000_000)
+        rig.send(11, tcp(11, REMOTE))
+        late = threading.Timer(0.05, rig.send, (12, tcp(12, REMOTE)))
+        late.start()
+        assert rig.pump.run(10_000_000, 0) == 2
+        late.join()
+        assert (rig.pump.stats()["spins"], rig.pump.stats()["spin_hits"]) == (1, 1)
+
+
+def test_spins_in_vain_become_rare():
+    """After each miss, twice the chances and one are left out: 1st, 3rd, 7th, 15th run."""
+    with Rig() as rig:
+        rig.pump.set_spin(100_000_000)  # far longer than a yield on a busy machine
+        spun = []
+        for number in range(1, 16):
+            rig.send(11, tcp(11, REMOTE))
+            before = rig.pump.stats()["spins"]
+            assert rig.pump.run(1_000_000_000, 0) == 1
+            if rig.pump.stats()["spins"] > before:
+                spun.append(number)
+        assert spun == [1, 3, 7, 15]
+        assert rig.pump.stats()["spin_hits"] == 0
+
+
+def test_spin_on_a_crowded_core_is_given_up():
+    """A yield that takes as long as the whole spin: 63 chances are left out at once."""
+    with Rig() as rig:
+        rig.pump.set_spin(1)
+        for _ in range(64):
+            rig.send(11, tcp(11, REMOTE))
+            assert rig.pump.run(1_000_000_000, 0) == 1
+        assert rig.pump.stats()["spins"] == 1
+        rig.send(11, tcp(11, REMOTE))
+        rig.pump.run(1_000_000_000, 0)
+        assert rig.pump.stats()["spins"] == 2
+
+
+def test_bulk_does_not_spin():
+    """A turn that moved much waits in the kernel for more."""
+    with Rig() as rig:
+        rig.pump.set_spin(2_000_000)
+        for _ in range(20):
+            rig.send(11, tcp(11, REMOTE, b"x" * 1000))
+        assert rig.pump.run(1_000_000_000, 0) == 20
+        assert rig.pump.stats()["spins"] == 0
+
+
+def test_budget_that_ends_in_the_midst_of_packets_asks_for_more():
+    """`eager` is about the last run alone, and never without spin."""
+    with Rig() as rig:
+        for spin_ns, expected in ((0, False), (1, True)):
+            rig.pump.set_spin(spin_ns)
+            rig.send(11, tcp(11, REMOTE))
+            assert rig.pump.run(1, 0) == 1
+            assert rig.pump.eager is expected
+        assert rig.pump.run(1_000_000, 0) == 0
+        assert not rig.pump.eager
