@@ -52,7 +52,7 @@ static void gso_l3(const struct gso *gso, uint32_t index, uint32_t l3_len, uint8
     }
 }
 
-uint32_t gso_segment(const struct gso *gso, uint32_t index, uint8_t *head)
+uint32_t gso_segment(const struct gso *gso, uint32_t index, uint8_t *head, uint8_t *payload)
 {
     uint32_t at = index * gso->size;
     uint32_t left = gso->payload_len - at;
@@ -78,7 +78,8 @@ uint32_t gso_segment(const struct gso *gso, uint32_t index, uint8_t *head)
     uint64_t sum = csum_partial(l4, gso->head_len - gso->l4_off,
                                 gso->base + be16_to_host((uint16_t)l4_len));
     /* The header's length is even, so the payload's words line up with it. */
-    uint16_t folded = csum_fold(csum_partial(gso->payload + at, len, sum));
+    uint16_t folded = csum_fold(payload ? csum_copy(payload, gso->payload + at, len, sum)
+                                        : csum_partial(gso->payload + at, len, sum));
     store16(check, folded || gso->tcp ? folded : 0xffff); /* UDP's 0 would mean none */
     return len;
 }

@@ -1,4 +1,4 @@
-/* gso.h - a super-packet into its wire packets (D9): one header each, the payload stays where it is.
+/* gso.h - a super-packet into its wire packets (D9): one header each, and the payload's checksum.
  *
  * Called by the I/O room for what leaves through the tunnel; tests/models/gso.py is the slow twin.
  * Source: the kernel's tcp_gso_segment and __udp_gso_segment, performance reference A.4.
@@ -31,7 +31,8 @@ struct gso {
 bool gso_open(struct gso *gso, const struct fwd_pkt *pkt, uint32_t l3_off);
 
 /* gso_segment: write the header of segment @index to @head (head_len bytes), its checksums
- * complete. Return: payload bytes of the segment, which begin at payload + index * size. */
-uint32_t gso_segment(const struct gso *gso, uint32_t index, uint8_t *head);
+ * complete. @payload: where its payload, which begins at payload + index * size, is copied to
+ * while it is summed; NULL: it stays. Return: payload bytes of the segment. */
+uint32_t gso_segment(const struct gso *gso, uint32_t index, uint8_t *head, uint8_t *payload);
 
 #endif

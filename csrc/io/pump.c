@@ -90,7 +90,9 @@ void fwd_pump_stats_get(const struct fwd_pump *pump, struct fwd_pump_stats *stat
 void fwd_pump_offload_set(struct fwd_pump *pump, uint32_t offload, uint32_t segments_max)
 {
     pump->offload = offload;
-    pump->segments_max = segments_max ? segments_max : 1;
+    pump->segments_max = !segments_max                      ? 1
+                         : segments_max < PUMP_SEGMENTS_MAX ? segments_max
+                                                            : PUMP_SEGMENTS_MAX;
     pump->segment_strikes = pump->uso_strikes = 0;
 }
 

@@ -8,8 +8,9 @@
  * datapath changes packets in place; the dispatcher writes TAP frames at once and queues what goes
  * to peers, which leaves with one sendmmsg at the end of the batch. So buffers need no reference
  * counts and nothing is allocated after start.
- * A super-packet of a TAP crosses the datapath whole and is split while it is sent (base/gso.c),
- * by a list of pieces: its payload is not copied. Datagrams are merged while they are taken out of
+ * A super-packet of a TAP crosses the datapath whole and is split while it is sent (base/gso.c): its
+ * packets are laid out one behind the other, their payload copied while it is summed, so that the
+ * kernel takes a train in one piece. Datagrams are merged while they are taken out of
  * the receive buffers (base/gro.c), so that the datapath sees one super-packet again (D9).
  */
 #ifndef FWD_IO_PUMP_H
@@ -42,9 +43,9 @@ enum {
     PUMP_RX_SIZE = 65536,
     PUMP_BATCH_BYTES = 256 << 10,      /* a batch larger than the caches is no gain: read no more */
     PUMP_TX_MSGS = 128,                /* messages of one sendmmsg */
-    PUMP_TX_IOVS = 4096,
-    PUMP_TX_MSG_IOVS = 1024,           /* UIO_MAXIOV */
-    PUMP_TX_HEADS = 2048,              /* headers of split packets */
+    PUMP_TX_PIECES = 4096,
+    PUMP_SEGMENTS_MAX = 1024,          /* of a train: UIO_MAXIOV, an iovec each at worst */
+    PUMP_TX_WIRE = 512 << 10,          /* bytes of split packets, for a batch and its headers */
     PUMP_DATAGRAM_MAX = 65507,         /* payload of one UDP datagram, and of one UDP_SEGMENT train */
     PUMP_OFFLOAD_STRIKES = 16,         /* refusals in a row that turn an offload off */
 };
@@ -76,16 +77,17 @@ struct pump_rx {
     uint32_t overflow;          /* last SO_RXQ_OVFL value: it counts since the socket's birth */
 };
 
-/* One message of the send queue: a datagram, or a train of equal ones with UDP_SEGMENT.
+/* One message of the send queue: a datagram, or a train of equal ones with UDP_SEGMENT. It takes at
+ * most PUMP_SEGMENTS_MAX iovecs.
  * @size: payload bytes of each but the last; @open: the last is not shorter, another may follow */
 struct pump_train {
-    uint32_t first_iov, first_piece;
+    uint32_t first_piece;
     uint16_t segments, size;
     uint32_t len;
     bool open;
 };
 
-/* The send side. pieces[i]: which packet segment i of the queue belongs to, and its iovecs. */
+/* The send side. pieces[i]: segment i of the queue, and which packet it belongs to. */
 struct pump_tx {
     struct mmsghdr msgs[PUMP_TX_MSGS];
     union pump_sockaddr names[PUMP_TX_MSGS];
@@ -94,12 +96,14 @@ struct pump_tx {
         uint8_t bytes[CMSG_SPACE(sizeof(uint16_t))];
     } control[PUMP_TX_MSGS];
     struct pump_train trains[PUMP_TX_MSGS];
-    struct iovec iov[PUMP_TX_IOVS];
+    struct iovec iov[PUMP_TX_PIECES];
     struct pump_piece {
-        uint8_t index, iovs;
-    } pieces[PUMP_TX_IOVS];
-    uint8_t heads[PUMP_TX_HEADS][GSO_HEAD_MAX];
-    uint32_t n_trains, n_iovs, n_pieces, n_heads;
+        uint8_t *data;
+        uint32_t len;
+        uint8_t index;
+    } pieces[PUMP_TX_PIECES];
+    uint8_t wire[PUMP_TX_WIRE]; /* where packets of super-packets are laid out */
+    uint32_t n_trains, n_pieces, n_wire;
     uint8_t queue[FWD_BATCH];   /* packets of the batch for peers, in order */
     uint32_t n_queue;
     bool lost[FWD_BATCH];       /* a piece of it could not be sent: it is one drop */

@@ -129,7 +129,7 @@ static int tap_write_split(struct fwd_pump *pump, uint32_t port, const struct fw
     if (!gso_open(&gso, pkt, ETH_HLEN))
         return -EINVAL;
     for (uint32_t i = 0; i < gso.segments && !result; i++) {
-        uint32_t len = gso_segment(&gso, i, head);
+        uint32_t len = gso_segment(&gso, i, head, NULL);
         struct iovec iov[3] = {
             {header, pump->ports[port].vnet_hdr_size},
             {head, gso.head_len},

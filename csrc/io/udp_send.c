@@ -2,8 +2,10 @@
  *
  * The wire of row 8 in docs/datapath.md. Each message of the sendmmsg is a train: equal datagrams to
  * one peer, which the kernel carries as one until the device (UDP_SEGMENT). Super-packets are cut
- * here, header by header, their payload gathered from where it lies; small packets of one length
- * that follow each other to one peer ride together as well. Within a peer nothing is reordered.
+ * here and laid out as they will be on the wire: a train of them is one piece of memory, which the
+ * kernel takes faster than a list of headers and payloads, by more than the copy costs. Small packets
+ * of one length that follow each other to one peer ride together as well. Within a peer nothing is
+ * reordered.
  * The outer checksum is the kernel's. Source: performance reference A.1, A.4.
  */
 #include "base/vxlan.h"
@@ -41,10 +43,14 @@ static socklen_t udp_name(const struct fwd_pump *pump, union pump_sockaddr *name
 
 static void udp_send_all(struct fwd_pump *pump);
 
-static bool udp_room(const struct pump_tx *tx)
+/* Room for one more datagram, @len bytes of it laid out here. */
+static void udp_make_room(struct fwd_pump *pump, uint32_t len)
 {
-    return tx->n_trains < PUMP_TX_MSGS && tx->n_iovs + 2 <= PUMP_TX_IOVS &&
-           tx->n_heads < PUMP_TX_HEADS;
+    const struct pump_tx *tx = pump->tx;
+
+    if (tx->n_trains == PUMP_TX_MSGS || tx->n_pieces == PUMP_TX_PIECES ||
+        tx->n_wire + len > PUMP_TX_WIRE)
+        udp_send_all(pump);
 }
 
 /* Does another segment of @len bytes fit the newest train? It ends when a shorter one is in. */
@@ -52,7 +58,6 @@ static bool udp_fits(const struct fwd_pump *pump, const struct pump_train *train
 {
     return train->open && len <= train->size && train->segments < pump->segments_max &&
            train->len + len <= PUMP_DATAGRAM_MAX &&
-           train->first_iov + PUMP_TX_MSG_IOVS >= pump->tx->n_iovs + 2 &&
            pump->offload & FWD_OFFLOAD_UDP_SEGMENT;
 }
 
@@ -65,35 +70,28 @@ static struct pump_train *udp_new_train(struct fwd_pump *pump, const struct fwd_
 
     msg->msg_name = &tx->names[tx->n_trains];
     msg->msg_namelen = udp_name(pump, msg->msg_name, remote);
-    msg->msg_iov = &tx->iov[tx->n_iovs];
-    *train = (struct pump_train){.first_iov = tx->n_iovs, .first_piece = tx->n_pieces,
-                                 .size = (uint16_t)len, .open = len <= UINT16_MAX};
+    *train = (struct pump_train){.first_piece = tx->n_pieces, .size = (uint16_t)len,
+                                 .open = len <= UINT16_MAX};
     tx->n_trains++;
     return train;
 }
 
-/* udp_segment: one datagram of pkts[@index] in up to two parts behind what its peer was sent last.
- * @fresh: the peer's first. The parts must stay until udp_send_all. */
-static void udp_segment(struct fwd_pump *pump, uint32_t index, bool fresh, struct iovec head,
-                        struct iovec payload)
+/* udp_segment: one datagram of pkts[@index] behind what its peer was sent last. @fresh: the peer's
+ * first. @data must stay until udp_send_all. */
+static void udp_segment(struct fwd_pump *pump, uint32_t index, bool fresh, uint8_t *data,
+                        uint32_t len)
 {
     struct pump_tx *tx = pump->tx;
-    uint32_t len = (uint32_t)(head.iov_len + payload.iov_len);
     struct pump_train *train = tx->n_trains ? &tx->trains[tx->n_trains - 1] : NULL;
 
     if (fresh || !train || !udp_fits(pump, train, len))
         train = udp_new_train(pump, &pump->outs[index].remote, len);
-    uint8_t iovs = payload.iov_len ? 2 : 1;
-    tx->iov[tx->n_iovs] = head;
-    tx->iov[tx->n_iovs + 1] = payload;
-    tx->n_iovs += iovs;
-    tx->pieces[tx->n_pieces++] = (struct pump_piece){(uint8_t)index, iovs};
+    tx->pieces[tx->n_pieces++] = (struct pump_piece){data, len, (uint8_t)index};
     train->segments++;
     train->len += len;
     train->open = train->open && len == train->size;
 }
 
-/* A super-packet: as many headers as it makes packets. */
 static void udp_split(struct fwd_pump *pump, uint32_t index, bool fresh)
 {
     struct pump_tx *tx = pump->tx;
@@ -105,13 +103,11 @@ static void udp_split(struct fwd_pump *pump, uint32_t index, bool fresh)
         return;
     }
     for (uint32_t i = 0; i < gso.segments; i++) {
-        if (!udp_room(tx))
-            udp_send_all(pump);
-        uint8_t *head = tx->heads[tx->n_heads++];
-        uint32_t len = gso_segment(&gso, i, head);
-        uint8_t *payload = pkt_data(&pump->pkts[index]) + gso.head_len + i * gso.size;
-        udp_segment(pump, index, fresh, (struct iovec){head, gso.head_len},
-                    (struct iovec){payload, len});
+        udp_make_room(pump, gso.head_len + gso.size);
+        uint8_t *data = tx->wire + tx->n_wire;
+        uint32_t len = gso.head_len + gso_segment(&gso, i, data, data + gso.head_len);
+        tx->n_wire += len;
+        udp_segment(pump, index, fresh, data, len);
         fresh = false;
     }
 }
@@ -124,9 +120,8 @@ static void udp_add(struct fwd_pump *pump, uint32_t index, bool fresh)
         udp_split(pump, index, fresh);
         return;
     }
-    if (!udp_room(pump->tx))
-        udp_send_all(pump);
-    udp_segment(pump, index, fresh, (struct iovec){pkt_data(pkt), pkt->len}, (struct iovec){0});
+    udp_make_room(pump, 0);
+    udp_segment(pump, index, fresh, pkt_data(pkt), pkt->len);
 }
 
 /* ---- sending ---- */
@@ -159,14 +154,15 @@ static uint32_t udp_send_singly(struct fwd_pump *pump, uint32_t at, uint32_t *re
 {
     struct pump_tx *tx = pump->tx;
     const struct pump_train *train = &tx->trains[at];
-    struct msghdr msg = {.msg_name = &tx->names[at], .msg_iov = &tx->iov[train->first_iov],
+    struct iovec iov;
+    struct msghdr msg = {.msg_name = &tx->names[at], .msg_iov = &iov, .msg_iovlen = 1,
                          .msg_namelen = tx->msgs[at].msg_hdr.msg_namelen};
     uint32_t taken = 0;
 
     for (uint32_t i = 0; i < train->segments; i++) {
         const struct pump_piece *piece = &tx->pieces[train->first_piece + i];
         ssize_t put;
-        msg.msg_iovlen = piece->iovs;
+        iov = (struct iovec){piece->data, piece->len};
         do {
             put = sendmsg(pump->udp_fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
             pump->stats.tx_syscalls++;
@@ -174,7 +170,6 @@ static uint32_t udp_send_singly(struct fwd_pump *pump, uint32_t at, uint32_t *re
         if (put < 0)
             udp_lost(pump, piece->index);
         taken += put >= 0;
-        msg.msg_iov += piece->iovs;
     }
     return taken;
 }
@@ -200,14 +195,28 @@ static void udp_refused(struct fwd_pump *pump, uint32_t at, uint32_t *retries)
         pump->offload &= ~(uint32_t)FWD_OFFLOAD_UDP_SEGMENT;
 }
 
-/* udp_seal: length and train size of every message of the queue. */
+/* udp_gather: the iovecs of one train, those that lie behind each other as one. Return: how many. */
+static uint32_t udp_gather(const struct pump_piece *piece, uint32_t segments, struct iovec *iov)
+{
+    uint32_t n = 0;
+
+    for (; segments > 0; segments--, piece++) {
+        if (n && (uint8_t *)iov[n - 1].iov_base + iov[n - 1].iov_len == piece->data)
+            iov[n - 1].iov_len += piece->len;
+        else
+            iov[n++] = (struct iovec){piece->data, piece->len};
+    }
+    return n;
+}
+
+/* udp_seal: bytes and train size of every message of the queue. */
 static void udp_seal(struct pump_tx *tx)
 {
     for (uint32_t i = 0; i < tx->n_trains; i++) {
         struct msghdr *msg = &tx->msgs[i].msg_hdr;
         const struct pump_train *train = &tx->trains[i];
-        uint32_t end = i + 1 < tx->n_trains ? tx->trains[i + 1].first_iov : tx->n_iovs;
-        msg->msg_iovlen = end - train->first_iov;
+        msg->msg_iov = &tx->iov[train->first_piece];
+        msg->msg_iovlen = udp_gather(&tx->pieces[train->first_piece], train->segments, msg->msg_iov);
         msg->msg_control = NULL;
         msg->msg_controllen = 0;
         if (train->segments < 2)
@@ -251,7 +260,7 @@ static void udp_send_all(struct fwd_pump *pump)
             udp_refused(pump, done++, &retries); /* the error is the first unsent message's alone */
         }
     }
-    tx->n_trains = tx->n_iovs = tx->n_pieces = tx->n_heads = 0;
+    tx->n_trains = tx->n_pieces = tx->n_wire = 0;
 }
 
 void udp_queue(struct fwd_pump *pump, uint32_t index)

@@ -80,8 +80,7 @@ static void check(const struct gro_item *item, struct fwd_pkt *pkt, int index, u
             must(segment == 0);
             same(item, pkt_data(pkt), &pieces[i], pkt->len);
         } else {
-            uint32_t len = gso_segment(&gso, segment, wire);
-            memcpy(wire + gso.head_len, gso.payload + (size_t)segment * gso.size, len);
+            uint32_t len = gso_segment(&gso, segment, wire, wire + gso.head_len);
             same(item, wire, &pieces[i], gso.head_len + len);
         }
         segment++;

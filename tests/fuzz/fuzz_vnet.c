@@ -16,7 +16,7 @@ static void split(const struct fwd_pkt *pkt)
     if (!gso_open(&gso, pkt, TUNNEL_L3_OFF))
         return;
     for (uint32_t i = 0; i < gso.segments; i++)
-        total += gso_segment(&gso, i, head);
+        total += gso_segment(&gso, i, head, NULL);
     must(total == gso.payload_len && gso.head_len + total == pkt->len);
 }
 

@@ -41,19 +41,25 @@ def _pkt(ffi: Any, one: Super, keep: list[Any]) -> Any:
 
 
 def split(one: Super, l3_off: int = 14) -> list[bytes] | None:
-    """Return the wire packets, None when the fields contradict the frame."""
+    """Return the wire packets, None when the fields contradict the frame.
+
+    Both ways are tried: the payload copied behind its header, and left where it is.
+    """
     ffi, lib = internal()
     keep: list[Any] = []
     gso, head = ffi.new("struct gso *"), ffi.new("uint8_t[]", lib.GSO_HEAD_MAX)
+    wire = ffi.new("uint8_t[]", lib.GSO_HEAD_MAX + 65536)
     pkt = _pkt(ffi, one, keep)
     if not lib.gso_open(gso, pkt, l3_off):
         return None
     packets = []
     for index in range(gso.segments):
-        length = lib.gso_segment(gso, index, head)
+        length = lib.gso_segment(gso, index, head, ffi.NULL)
+        assert lib.gso_segment(gso, index, wire, wire + gso.head_len) == length
         at = index * gso.size
         payload = ffi.buffer(gso.payload, gso.payload_len)[at : at + length]
         packets.append(bytes(ffi.buffer(head, gso.head_len)) + payload)
+        assert bytes(ffi.buffer(wire, gso.head_len + length)) == packets[-1]
     return packets
 
 
