@@ -17,10 +17,11 @@ enum {
  * @head: what every segment begins with, @head_len bytes: from the frame's first byte (the VXLAN
  *        header, when it has one) to the end of the transport header
  * @payload: @payload_len bytes of which each segment takes @size
- * @base: pseudo-header sum without the length */
+ * @ip_sum, @l4_sum: sums of the headers without what differs from segment to segment; the
+ *        pseudo-header is in l4_sum, but for its length */
 struct gso {
     const uint8_t *head, *payload;
-    uint64_t base;
+    uint64_t ip_sum, l4_sum;
     uint32_t head_len, payload_len, segments;
     uint16_t l3_off, l4_off, size;
     bool tcp;
