@@ -23,7 +23,7 @@
 #endif
 
 enum {
-    FWD_ABI_VERSION = 7,
+    FWD_ABI_VERSION = 8,
     FWD_MAX_TRACE = 8,     /* observation points one packet can pass on one node */
     FWD_MAX_STEPS = 24,    /* stages one packet can pass on one node, with room */
     FWD_CAPTURE_LEN = 128, /* packet bytes an event keeps (Cilium's TRACE_PAYLOAD_LEN) */
@@ -608,6 +608,7 @@ struct fwd_pump_stats {
     uint64_t udp_rx_merged;    /* datagrams that became part of another packet */
     uint64_t udp_tx_trains, udp_tx_train_datagrams; /* sends with UDP_SEGMENT, what they carried */
     uint64_t udp_segment_refused, tap_uso_refused; /* by the kernel; sent without the offload */
+    uint64_t rx_errors;        /* reads that failed, other than for want of packets */
 };
 
 enum { /* offloads of the pump; each can be switched, and falls back by itself */

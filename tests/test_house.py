@@ -16,7 +16,7 @@ CSRC, FWD, TESTS = ROOT / "csrc", ROOT / "fwd", ROOT / "tests"
 GENERATED = {FWD / "model/enums.py"}
 C_FILES = sorted(CSRC.rglob("*.c"))
 HEADERS = sorted(CSRC.rglob("*.h"))
-FUZZERS = sorted((TESTS / "fuzz").glob("*.[ch]"))
+PROGRAMS = sorted(path for room in ("fuzz", "faults") for path in (TESTS / room).glob("*.[ch]"))
 PY_FILES = sorted(p for room in ("fwd", "csrc") for p in (ROOT / room).rglob("*.py"))
 STRICT = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Wshadow", "-Wconversion"]
 STRICT += ["-Wstrict-prototypes", "-Wvla", "-Werror"]
@@ -107,7 +107,7 @@ def test_files_keep_their_size_budget():
     """No .c is longer than 450 lines and no .py longer than 350."""
     over = [
         f"{path.relative_to(ROOT)}: {lines} lines"
-        for paths, most in ((C_FILES + HEADERS + FUZZERS, 450), (PY_FILES, 350))
+        for paths, most in ((C_FILES + HEADERS + PROGRAMS, 450), (PY_FILES, 350))
         for path in paths
         if path not in GENERATED | {CSRC / "abi.h"}
         and (lines := len(path.read_text().splitlines())) > most
@@ -137,9 +137,9 @@ def test_c_file_compiles_alone_without_a_warning(source):
     run("gcc", *STRICT, "-Wno-unused-function", "-O1", f"-I{CSRC}", "-c", source, "-o", "/dev/null")
 
 
-@pytest.mark.parametrize("source", FUZZERS, ids=relative(FUZZERS))
-def test_fuzzer_compiles_without_a_warning(source):
-    """Fuzz targets need clang to run, but not to be kept whole."""
+@pytest.mark.parametrize("source", PROGRAMS, ids=relative(PROGRAMS))
+def test_program_of_the_tests_compiles_without_a_warning(source):
+    """Fuzz targets need clang to run, but not to be kept whole; nor do the tools of faults."""
     flags = ["-Wno-unused-function", "-x", "c", "-O1", f"-I{CSRC}", f"-I{TESTS / 'fuzz'}"]
     run("gcc", *STRICT, *flags, "-c", source, "-o", "/dev/null")
 

@@ -59,7 +59,11 @@ static bool tap_read(struct fwd_pump *pump, uint32_t port, uint32_t *bytes)
         pump->stats.rx_syscalls++;
     } while (got < 0 && errno == EINTR);
     if (got < 0) {
-        if (errno != EAGAIN && errno != ENOMEM && errno != ENOBUFS)
+        if (errno == EAGAIN)
+            return false;
+        pump->stats.rx_errors++;
+        /* EINVAL: a frame that no vnet header describes, gone with this call; the device lives. */
+        if (errno != EINVAL && errno != ENOMEM && errno != ENOBUFS)
             pump_port_gone(pump, port); /* EBADFD: the namespace died or the link was deleted */
         return false;
     }

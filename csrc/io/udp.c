@@ -151,6 +151,8 @@ uint32_t udp_serve(struct fwd_pump *pump)
     /* An error here (ENOMEM, a pending ICMP error) is not a datagram: the next wake-up reads on. */
     int got = recvmmsg(pump->udp_fd, rx->msgs, rx->want, MSG_DONTWAIT, NULL);
     pump->stats.rx_syscalls++;
+    if (got < 0 && errno != EAGAIN)
+        pump->stats.rx_errors++;
     if (got <= 0)
         return 0;
     for (uint32_t i = 0; i < (uint32_t)got; i++) {

@@ -55,6 +55,7 @@ _PUMP_HELP = {
     "rx_syscalls": "System calls that read",
     "tx_syscalls": "System calls that wrote",
     "udp_rx_overflow": "Datagrams the kernel dropped because the tunnel socket's buffer was full",
+    "rx_errors": "Reads that failed, other than for want of packets",
     "tap_write_errors": "Frames a TAP refused",
     "udp_send_errors": "Datagrams the kernel refused to send",
     "spins": "Busy waits for more after a little work",
