@@ -159,11 +159,11 @@ def revive(given: Mapping[str, list[int]], store: Store) -> Revived:
             revived.api = fds[0]
             continue
         store.names.add(name)
-        for fd in fds:
-            if name == ARENA:
-                arenas.append(fd)
-            else:
-                _adopt(revived, name, fd)
+        if name == ARENA:
+            arenas = fds
+            continue
+        _keep_first(revived, name, fds)
+        _adopt(revived, name, fds[0])
     for fd in arenas:
         _attach(revived, fd)
     if revived.arena is None and revived.found and not arenas:
@@ -171,6 +171,14 @@ def revive(given: Mapping[str, list[int]], store: Store) -> Revived:
         revived.notes.append(("warning", text, "the store has devices but no tables"))
     _run(revived)
     return revived
+
+
+def _keep_first(revived: Revived, name: str, fds: list[int]) -> None:
+    """Let go of all but the first; the store knows only how to drop all of a name."""
+    for fd in fds[1:]:
+        revived.refuse(name, fd, "there is another one of that name")
+    if fds[1:]:
+        revived.store.put(name, fds[0])
 
 
 def _adopt(revived: Revived, name: str, fd: int) -> None:

@@ -25,7 +25,7 @@ def udp_owner(port: int) -> str | None:
         None when no process holds a socket with that port: then the kernel itself does.
     """
     inodes = {f"socket:[{inode}]" for inode in _udp_inodes(port)}
-    return _first_process(lambda fd: str(fd.readlink()) in inodes) if inodes else None
+    return _youngest(lambda fd: str(fd.readlink()) in inodes) if inodes else None
 
 
 def tap_owner(name: str) -> str | None:
@@ -37,7 +37,7 @@ def tap_owner(name: str) -> str | None:
             return False
         return bool(line.search((fd.parents[1] / "fdinfo" / fd.name).read_text()))
 
-    return _first_process(holds)
+    return _youngest(holds)
 
 
 def _udp_inodes(port: int) -> Iterator[str]:
@@ -52,11 +52,23 @@ def _udp_inodes(port: int) -> Iterator[str]:
                 yield inode
 
 
-def _first_process(matches: Callable[[Path], bool]) -> str | None:
-    for process in _PROC.glob("[0-9]*"):
+def _youngest(matches: Callable[[Path], bool]) -> str | None:
+    """Name the last of the processes that match.
+
+    A service manager that keeps a duplicate of the descriptor is older than who uses it.
+    """
+    for process in sorted(_PROC.glob("[0-9]*"), key=_start_time, reverse=True):
         try:
             if any(matches(fd) for fd in (process / "fd").iterdir()):
                 return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
         except OSError:
             continue
     return None
+
+
+def _start_time(process: Path) -> int:
+    """Return when a process was started, in clock ticks; 0 when it is gone."""
+    try:
+        return int((process / "stat").read_text().rpartition(")")[2].split()[19])
+    except OSError:
+        return 0

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
-__all__ = ["compiled"]
+__all__ = ["compiled", "preload"]
 
 WARNINGS = ("-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Werror")
 
@@ -20,3 +21,10 @@ def compiled(source: str, directory: Path, *options: str) -> Path:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return made
+
+
+def preload(library: Path) -> dict[str, str]:
+    """What a daemon needs in its environment to run on a library of ours."""
+    if sanitized := os.environ.get("FWD_TEST_PRELOAD"):  # tests/sanitized preloads for itself
+        return {"LD_PRELOAD": "", "FWD_TEST_PRELOAD": f"{sanitized} {library}"}
+    return {"LD_PRELOAD": str(library)}

@@ -37,7 +37,7 @@ class Downloads:
     def __init__(self, net: Net, size: int) -> None:
         self._net = net
         data = os.urandom(size)
-        self._digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        self.digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
         for pod in ("a0", "b0"):
             nginx(net, pod, files={"data": data})
 
@@ -52,6 +52,6 @@ class Downloads:
             )  # fmt: skip
             assert done.returncode == 0, f"{pod}: {done.stderr}"
             got = hashlib.md5(target.read_bytes(), usedforsecurity=False).hexdigest()
-            assert got == self._digest, f"{pod}: the download differs"
+            assert got == self.digest, f"{pod}: the download differs"
             speeds.append(float(done.stdout))
         return speeds

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import mmap
-import os
 import struct
 from pathlib import Path
 
-from tests.faults.compiler import compiled
+from tests.faults.compiler import compiled, preload
 
 __all__ = ["CALLS", "Errors"]
 
@@ -32,10 +31,8 @@ class Errors:
         path = directory / "errors.rules"
         path.write_bytes(bytes(RULE.size * len(CALLS)))
         self._rules = _map(path)
-        self.env = {"FWD_TEST_ERRORS": str(path), "LD_PRELOAD": str(library)}
+        self.env = preload(library) | {"FWD_TEST_ERRORS": str(path)}
         """What a process needs in its environment."""
-        if sanitized := os.environ.get("FWD_TEST_PRELOAD"):  # tests/sanitized preloads for itself
-            self.env |= {"LD_PRELOAD": "", "FWD_TEST_PRELOAD": f"{sanitized} {library}"}
 
     @classmethod
     def attach(cls, path: str) -> Errors:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -19,6 +21,19 @@ def test_owner_of_a_udp_port_is_named(family):
         port = sock.getsockname()[1]
         assert (udp_owner(port) or "").endswith(f"(pid {os.getpid()})")
     assert udp_owner(port) is None
+
+
+def test_younger_of_two_owners_is_named():
+    """The manager that keeps a duplicate was there before the daemon, and is not who is meant."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("", 0))
+        child = subprocess.Popen(
+            [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[sock.fileno()]
+        )
+        try:
+            assert (udp_owner(sock.getsockname()[1]) or "").endswith(f"(pid {child.pid})")
+        finally:
+            child.communicate(b"\n")
 
 
 @pytest.mark.netns

@@ -9,88 +9,30 @@ import json
 import os
 import struct
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.manager import Manager
-from benchmarks.restart import Load, command_of, largest, start
-from fwd.control.lab import Lab
+from benchmarks.restart import Load, command_of, largest
 from fwd.netlink.tap import open_tap
-from tests.netns.net import PREFIX, Net
+from tests.netns.managed import Managed, managed_node
 from tests.netns.programs import fetch, nginx
-from tests.netns.worlds import dual_stack, pod, two_nodes
+from tests.netns.worlds import dual_stack, two_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from fwd.control.topology import LabNode
 
 pytestmark = pytest.mark.netns
 IN_HAND = 512
 """Datagrams a killed daemon may have read and not passed on: four trains of 128."""
 
 
-@dataclass
-class Managed:
-    """Two nodes of which node1's daemon is the manager's."""
-
-    net: Net
-    node: LabNode
-    manager: Manager
-    data: dict[str, Any]
-    """The node file of node1."""
-
-    def start(self) -> None:
-        """Start the daemon and wait for its API."""
-        start(self.net, self.manager, self.node)
-
-    def again(self, *, kill: bool = False) -> None:
-        """End the daemon and start it again."""
-        if kill:
-            self.manager.kill()
-        else:
-            assert self.manager.end() == 0
-        self.start()
-
-    def link(self, short: str = "a0") -> dict[str, Any] | None:
-        """The pod's eth0 as the kernel describes it."""
-        rows = json.loads(self.net.lab.run(short, "ip", "-j", "addr").stdout)
-        return next((row for row in rows if row.get("ifname") == "eth0"), None)
-
-    def said(self, text: str) -> bool:
-        """Whether the daemon's log has a text."""
-        return text in self.manager.log.read_text()
-
-    def stored(self, kind: str) -> int:
-        """The stored descriptor of a kind."""
-        return next(fd for name, fd in self.manager.kept if name.split("-")[0] == kind)
-
-    def replace(self, kind: str, fd: int) -> None:
-        """Put another descriptor in the place of a stored one."""
-        for position, (name, old) in enumerate(self.manager.kept):
-            if name.split("-")[0] == kind:
-                os.dup2(fd, old, inheritable=False)
-                self.manager.kept[position] = (name, old)
-
-
 @pytest.fixture
 def managed() -> Iterator[Managed]:
     """Two pods on node1, one on node2; packets flow."""
-    with Lab(PREFIX) as lab:
-        net = Net(lab)
-        files = two_nodes([pod("node1", 0), pod("node1", 1)], [pod("node2", 0)])
-        node, peer = (net.add_node(data) for data in files)
-        net.wire(node, peer)
-        net.start(peer)
-        with Manager(lab.directory, "node1") as manager:
-            one = Managed(net, node, manager, files[0])
-            one.start()
-            assert net.reaches("a0", "10.244.2.10")
-            yield one
-        assert net.complaints(node) == []
+    with managed_node() as one:
+        yield one
 
 
 def test_five_restarts_in_a_row_lose_nothing(managed: Managed) -> None:
