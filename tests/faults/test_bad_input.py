@@ -254,6 +254,7 @@ def test_router_address_changes_under_load(managed: Managed) -> None:
     assert net.lab.log("stream.log") == whole.strip()
     assert "PASSED" not in net.lab.log("denied.log")
     downloads.check()
+    assert net.balance(managed.node)["missing"] == 0
     rows = json.loads(net.lab.run("node1", "ip", "-j", "addr").stdout)
     (host,) = [row for row in rows if row["ifname"] == "cilium_host"]
     assert {one["local"] for one in host["addr_info"]} == {"10.244.0.151"}
