@@ -49,6 +49,11 @@ class Managed:
         rows = json.loads(self.net.lab.run(short, "ip", "-j", "addr").stdout)
         return next((row for row in rows if row.get("ifname") == "eth0"), None)
 
+    def connections(self) -> set[tuple[str, int]]:
+        """The TCP connections that the daemon knows: address and port."""
+        rows = self.net.rows(self.node, "ct")
+        return {(row["dst_ip"], row["src_port"]) for row in rows}
+
     def said(self, text: str) -> bool:
         """Whether the daemon's log has a text."""
         return text in self.manager.log.read_text()

@@ -61,13 +61,15 @@ def test_five_restarts_in_a_row_lose_nothing(managed: Managed) -> None:
 def test_restart_changes_nothing_that_a_pod_sees(managed: Managed) -> None:
     """Device, addresses, host routes and connections are the same ones after both kinds of end."""
     before = managed.link(), managed.net.lab.run("node1", "ip", "route").stdout
-    entries = {(row["saddr"], row["sport"]) for row in managed.net.rows(managed.node, "ct")}
+    nginx(managed.net, "b0")
+    assert fetch(managed.net, "a0", "http://10.244.2.10:8080/") == ["b0"]
+    entries = managed.connections()
+    assert entries
     names = managed.manager.names()
     for kill in (False, True):
         managed.again(kill=kill)
         assert (managed.link(), managed.net.lab.run("node1", "ip", "route").stdout) == before
-        now = {(row["saddr"], row["sport"]) for row in managed.net.rows(managed.node, "ct")}
-        assert entries <= now
+        assert entries <= managed.connections()
         assert sorted(managed.manager.names()) == sorted(names)
         assert managed.net.reaches("a0", "10.244.2.10")
     assert managed.said("tables taken over")
@@ -280,15 +282,17 @@ def test_host_of_both_families_is_taken_over_as_it_is(managed: Managed) -> None:
 
 def test_other_conntrack_capacity_keeps_the_connections(managed: Managed) -> None:
     """Tables in the store keep their size; the log says until when."""
-    entries = {(row["saddr"], row["sport"]) for row in managed.net.rows(managed.node, "ct")}
+    nginx(managed.net, "b0")
+    assert fetch(managed.net, "a0", "http://10.244.2.10:8080/") == ["b0"]
+    entries = managed.connections()
+    assert entries
     managed.manager.kill()
     managed.net.write(
         managed.node, {**managed.data, "conntrack": {"capacity": {"tcp": 8192, "any": 4096}}}
     )
     managed.start()
     assert managed.said("conntrack.capacity.tcp: stays 4096")
-    now = {(row["saddr"], row["sport"]) for row in managed.net.rows(managed.node, "ct")}
-    assert entries <= now
+    assert entries <= managed.connections()
 
 
 def test_wrong_node_file_leaves_the_devices(managed: Managed) -> None:
