@@ -6,12 +6,13 @@
 #   make plain   the daemons' tests without offloads, and without USO alone
 #   make bench   side by side with the kernel's VXLAN, Open vSwitch and fastd: docs/benchmarks.md;
 #                QUICK=1 for under three minutes, ARGS=--help for what can be chosen
+#   make soak    half an hour of pods that come and go, reloads and traffic; MINUTES=30
 #   make clean   what the targets above made
 #   make deb     the Debian package, in dist/
 #   make fuzz    libFuzzer on the C core, FUZZ_SECONDS=60 for each of its targets
 #
-# demo and test need root (namespaces, TAP devices); the others run as anyone once the OS packages
-# are there, bench then without its networks. PYTHON=... picks the interpreter of a new .venv.
+# demo, test, plain and soak need root (namespaces, TAP devices); the others run as anyone once the
+# OS packages are there, bench then without its networks. PYTHON=... picks a new .venv's interpreter.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -45,14 +46,14 @@ ifneq ($(filter bench,$(MAKECMDGOALS)),)
 PACKAGES += sockperf wrk openvswitch-switch fastd
 endif
 
-rooted := $(filter demo test plain,$(MAKECMDGOALS))
+rooted := $(filter demo test plain soak,$(MAKECMDGOALS))
 ifneq ($(rooted),)
 ifneq ($(shell id -u),0)
 $(error namespaces and TAP devices need root, run: sudo make $(rooted))
 endif
 endif
 
-.PHONY: help demo test plain asan lint bench deb fuzz clean packages setup
+.PHONY: help demo test plain asan lint bench deb fuzz soak clean packages setup
 
 help:
 	@sed -n '/^#/!q; s/^# \?//p' Makefile
@@ -93,6 +94,10 @@ bench: setup .venv/installed-bench
 # Debian's own tools make it; the wheels of requirements.lock come from the registry once.
 deb: setup
 	@$(BIN)/python systemd/debian/build.py
+
+MINUTES ?= 30
+soak: setup
+	@$(BIN)/python benchmarks/soak.py --minutes $(MINUTES) $(ARGS)
 
 fuzz: setup
 	@$(BIN)/python tests/fuzz/campaign.py --seconds $(FUZZ_SECONDS) $(ARGS)
