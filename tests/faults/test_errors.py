@@ -130,6 +130,7 @@ def test_all_calls_of_the_packet_path_can_fail():
         "epoll_create1", "clock_gettime", "__errno_location",
     }  # fmt: skip
     plain = {"calloc", "free", "inet_ntop", "snprintf", "vsnprintf", "strerror"}
+    never_fails = {"sched_yield"}
     text = {"memchr", "memcmp", "memcpy", "memmove", "memset", "strlen"}
     extension = importlib.util.find_spec("fwd.datapath._fwd")
     assert extension is not None
@@ -138,7 +139,7 @@ def test_all_calls_of_the_packet_path_can_fail():
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     names = set(re.findall(r" U (\w+)@GLIBC", listing))
-    assert names - at_start - plain - text == set(CALLS[: CALLS.index("TUNSETIFF")])
+    assert names - at_start - plain - never_fails - text == set(CALLS[: CALLS.index("TUNSETIFF")])
 
 
 @pytest.mark.parametrize("name", ERRORS)
