@@ -88,10 +88,12 @@ def test_peer_that_listens_is_well_and_one_that_does_not_is_named():
             "peers:\n  - {name: b, ip: 127.0.0.2, pod_cidr: 10.1.0.0/24}\n"
             "  - {name: c, ip: 127.0.0.3, pod_cidr: 10.2.0.0/24}\n"
         )
-        all_found = found(peers, port=port)
+        all_found = found(peers, port=port, running=True)
+        alone = found(peers, port=port)
     assert all_found["peer b"] == ("ok", "127.0.0.2 answers, its tunnel port does not refuse")
     assert all_found["peer c"][0] == "fail"
     assert f"nobody has UDP {port}: start its daemon" in all_found["peer c"][1]
+    assert alone["peer c"] == ("warn", all_found["peer c"][1]), "the first of two set up"
 
 
 def test_peer_that_is_silent_is_a_warning(monkeypatch):
