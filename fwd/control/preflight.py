@@ -6,6 +6,7 @@ Errors about the node file are ``ConfigError`` with file and line, errors about 
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -65,7 +66,7 @@ async def check_start(node: NodeFile, held: Held = Held()) -> Device:
         ConfigError: the file asks for what this host does not have.
         LinkError: the host or our rights lack something.
     """
-    check_rights()
+    await asyncio.to_thread(check_rights)
     check_tun_device()
     device = await _own_device(node, "ip", node.node.ip)
     pod_mtu(node, device)
@@ -163,8 +164,11 @@ async def check_endpoints(
     Raises:
         ConfigError: one has not; the text names its line.
     """
+    wanted = list(endpoints)
+    if wanted:
+        await asyncio.to_thread(check_rights)  # the door may have gone to sleep
     taken: dict[tuple[int, int], str] = {}
-    for endpoint in endpoints:
+    for endpoint in wanted:
         namespace = endpoint.netns
         if namespace is None:
             raise _at_endpoint(

@@ -55,6 +55,8 @@ _REQUEST_MAX = 128
 _ANSWER_MAX = 256
 _TIMEOUT_S = 5.0
 """Of a connection's two messages."""
+_START_S = 30.0
+"""Until a door answers that systemd starts first: at boot it is one of many, on a cold disk."""
 
 
 _SYSCTL = Path("/proc/sys/net")
@@ -86,6 +88,8 @@ def _errand(name: str) -> Callable[[], socket.socket | None] | None:
 
 def check_rights() -> None:
     """Prove that we may make devices and, ourselves or through the door, get into namespaces.
+
+    Waits until the door has been started, so that no errand has to: call it in a thread.
 
     Raises:
         LinkError: a capability is missing, and for the second the door, too.
@@ -205,8 +209,15 @@ def _door() -> str:
 
 
 def _door_opens() -> bool:
+    """Tell whether somebody answers, be it that there is no such errand as none."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
-        return sock.connect_ex(_door()) == 0
+        sock.settimeout(_START_S)
+        try:
+            sock.connect(_door())
+            sock.send(b"none")
+            return sock.recv(_ANSWER_MAX) != b""
+        except OSError:
+            return False
 
 
 def _has(capability: str) -> bool:

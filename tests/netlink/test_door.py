@@ -198,6 +198,22 @@ def test_door_that_nobody_answers_is_an_error(tmp_path, monkeypatch, limited):
         listener.listen()
         with Path("/dev/null").open("rb") as file, pytest.raises(OSError, match="does not answer"):
             run_errand(file.fileno(), ROUTE)
+        monkeypatch.setattr(door, "_START_S", 0.05)
+        with pytest.raises(LinkError, match="the door at"):
+            check_rights()
+
+
+def test_start_waits_for_a_door_that_is_slow(tmp_path, monkeypatch, limited):
+    """Systemd listens before the door runs; at boot that takes longer than an errand may."""
+    monkeypatch.setattr(door, "_TIMEOUT_S", 0.2)
+    monkeypatch.setenv("FWD_DOOR_SOCKET", str(tmp_path / "door.sock"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(tmp_path / "door.sock"))
+        listener.listen()
+        late = threading.Timer(0.6, serve, (listener, 0.1))
+        late.start()
+        check_rights()
+        late.join(10)
 
 
 def test_client_that_breaks_off_does_no_harm(at, limited):
