@@ -331,15 +331,17 @@ async def _trace(request: web.Request) -> web.Response:
 
 async def _manifests(request: web.Request) -> web.Response:
     files, delete = parse_order(await request.read())
-    return await _obey(request.app[_AGENT].change_manifests(files, delete=delete))
+    return await _obey("manifests", request.app[_AGENT].change_manifests(files, delete=delete))
 
 
 async def _reload(request: web.Request) -> web.Response:
-    return await _obey(request.app[_AGENT].reload())
+    return await _obey("reload", request.app[_AGENT].reload())
 
 
-async def _obey(work: Awaitable[dict[str, Any]]) -> web.Response:
+async def _obey(what: str, work: Awaitable[dict[str, Any]]) -> web.Response:
     try:
         return web.json_response(await work)
     except (ConfigError, DatapathError) as error:
+        # The client's words go to whoever asked; the journal's readers may be others.
+        get_logger().error(f"{what} refused, nothing was changed", error=str(error))
         return _refuse(409, f"nothing was changed: {error}")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+import structlog
 import uvloop
 
 from fwd.api.client import ApiError, Client
@@ -247,11 +248,15 @@ def test_reload_applies_the_file(client: Client, lab: LabDaemon):
 
 
 def test_reload_of_a_bad_file_changes_nothing(client: Client, lab: LabDaemon):
-    """The error names file and line; the old state stays."""
+    """The error names file and line, for the journal's readers too; the old state stays."""
     text = lab.agent.path.read_text(encoding="utf-8")
     lab.agent.path.write_text(text + "frobnicate: 1\n", encoding="utf-8")
-    with pytest.raises(ApiError, match=r"nothing was changed: .*node.yaml:27: frobnicate"):
+    refused = pytest.raises(ApiError, match=r"nothing was changed: .*node.yaml:27: frobnicate")
+    with structlog.testing.capture_logs() as logs, refused:
         client.post("/v1/reload")
+    ((level, error),) = ((one["log_level"], one["error"]) for one in logs)
+    assert level == "error"
+    assert "node.yaml:27: frobnicate" in error
     assert client.get("/v1/status")["revision"] == 1
 
 
