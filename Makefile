@@ -1,7 +1,9 @@
 # fwd: every target does all the set-up it needs on a fresh Debian or Ubuntu.
 #
 #   make demo    the seed's walk on real traffic: curl in a pod on node1, nginx on node2
-#   make test    the whole suite, then parts without offloads, then all on an ASan+UBSan build
+#   make test    the whole suite, then parts without offloads, then all on an ASan+UBSan build,
+#                then vmtest
+#   make vmtest  the package on two virtual machines with systemd, by the README's own commands
 #   make asan    only the sanitised half     make lint   only the static checks
 #   make plain   the daemons' tests without offloads, and without USO alone
 #   make bench   side by side with the kernel's VXLAN, Open vSwitch and fastd: docs/benchmarks.md;
@@ -11,8 +13,9 @@
 #   make deb     the Debian package, in dist/
 #   make fuzz    libFuzzer on the C core, FUZZ_SECONDS=60 for each of its targets
 #
-# demo, test, plain and soak need root (namespaces, TAP devices); the others run as anyone once the
-# OS packages are there, bench then without its networks. PYTHON=... picks a new .venv's interpreter.
+# demo, test, plain, soak and vmtest need root (namespaces, TAP devices, an image); the others run as
+# anyone once the OS packages are there, bench then without its networks. PYTHON=... picks a new
+# .venv's interpreter.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -27,6 +30,11 @@ PACKAGES := python3-venv python3-dev gcc libc6-dev iproute2 iputils-ping curl ng
 # What the tests of units, man pages and the Debian package call.
 ifneq ($(filter test,$(MAKECMDGOALS)),)
 PACKAGES += systemd groff-base lintian mmdebstrap
+endif
+
+# What makes and boots the virtual machines; KVM is used where it works, and not needed.
+ifneq ($(filter vmtest test,$(MAKECMDGOALS)),)
+PACKAGES += mmdebstrap e2fsprogs util-linux qemu-system-x86
 endif
 
 export PIP_RETRIES := 10
@@ -46,14 +54,14 @@ ifneq ($(filter bench,$(MAKECMDGOALS)),)
 PACKAGES += sockperf wrk openvswitch-switch fastd
 endif
 
-rooted := $(filter demo test plain soak,$(MAKECMDGOALS))
+rooted := $(filter demo test plain soak vmtest,$(MAKECMDGOALS))
 ifneq ($(rooted),)
 ifneq ($(shell id -u),0)
 $(error namespaces and TAP devices need root, run: sudo make $(rooted))
 endif
 endif
 
-.PHONY: help demo test plain asan lint bench deb fuzz soak clean packages setup
+.PHONY: help demo test plain asan lint bench deb vmtest fuzz soak clean packages setup
 
 help:
 	@sed -n '/^#/!q; s/^# \?//p' Makefile
@@ -66,6 +74,7 @@ test: setup
 	@$(BIN)/python csrc/gen.py --check
 	@$(BIN)/python -m pytest $(ARGS)
 	@$(MAKE) --no-print-directory plain asan
+	@$(MAKE) --no-print-directory vmtest ARGS=--where-possible
 
 # The daemons' tests again: without offloads, and with USO alone missing, as before Linux 6.2.
 plain: setup
@@ -98,6 +107,11 @@ deb: setup
 MINUTES ?= 30
 soak: setup
 	@$(BIN)/python benchmarks/soak.py --minutes $(MINUTES) $(ARGS)
+
+# Table, results, console logs and journals: .build/vmtest/run. The image is made once.
+vmtest: setup
+	@package=$$($(BIN)/python systemd/debian/build.py | tail -n 1); \
+	$(BIN)/python -m tests.vm --package "$$package" $(ARGS)
 
 fuzz: setup
 	@$(BIN)/python tests/fuzz/campaign.py --seconds $(FUZZ_SECONDS) $(ARGS)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Machine", "machine"]
+__all__ = ["Machine", "Shell", "machine"]
 
 BOOT_S = 60
 CGROUPS = Path("/sys/fs/cgroup")
@@ -58,8 +58,26 @@ exec chroot "$tree" /lib/systemd/systemd --system --log-target=journal
 """
 
 
+class Shell:
+    """What is asked of a machine; each kind has a ``run`` of its own."""
+
+    def run(self, script: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run a shell script in it."""
+        raise NotImplementedError
+
+    def out(self, script: str) -> str:
+        """Run a script that must succeed; what it printed."""
+        done = self.run(script)
+        assert done.returncode == 0, f"{script}:\n{done.stdout}{done.stderr}{self.journal()}"
+        return done.stdout.strip()
+
+    def journal(self) -> str:
+        """What the units said."""
+        return self.run("journalctl --no-pager -n 40 -u fwd -u fwd-door").stdout
+
+
 @dataclass
-class Machine:
+class Machine(Shell):
     """One that runs."""
 
     pid: int
@@ -74,16 +92,6 @@ class Machine:
         return subprocess.run(
             command, capture_output=True, text=True, timeout=timeout_s, check=False, env=environ
         )
-
-    def out(self, script: str) -> str:
-        """Run a script that must succeed; what it printed."""
-        done = self.run(script)
-        assert done.returncode == 0, f"{script}:\n{done.stdout}{done.stderr}{self.journal()}"
-        return done.stdout.strip()
-
-    def journal(self) -> str:
-        """What the units said."""
-        return self.run("journalctl --no-pager -n 40 -u fwd -u fwd-door").stdout
 
 
 @contextlib.contextmanager
