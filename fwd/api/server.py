@@ -1,9 +1,8 @@
 """The daemon's API: JSON over HTTP on a unix socket, metrics for scrapers over TCP.
 
-Reads belong to everybody who may open the socket (root and its group); the one order is reload, and
-a trace changes nothing.
-Errors are ``{"error": text}``. Long tables come page by page (``cursor``, ``limit``), the monitor
-as ndjson until one side goes away.
+All is for whoever may open the socket (root and its group); orders are reload and manifests. Errors
+are ``{"error": text}``; orders refused are logged, too. Long tables come page by page (``cursor``,
+``limit``), the monitor as ndjson until one side goes away.
 """
 
 from __future__ import annotations
@@ -342,6 +341,5 @@ async def _obey(what: str, work: Awaitable[dict[str, Any]]) -> web.Response:
     try:
         return web.json_response(await work)
     except (ConfigError, DatapathError) as error:
-        # The client's words go to whoever asked; the journal's readers may be others.
         get_logger().error(f"{what} refused, nothing was changed", error=str(error))
         return _refuse(409, f"nothing was changed: {error}")

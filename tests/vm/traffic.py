@@ -72,7 +72,7 @@ def pods_talk(world: World) -> None:
 def _policy(world: World) -> None:
     """Example policies on both nodes: port 80 from curl and nothing else."""
     one, two, check = world.node1, world.node2, world.report.check
-    denied = f"ip netns exec curl curl -sS -m 3 http://{NGINX}:8080/"
+    denied = f"ip netns exec curl curl -sS -m 5 http://{NGINX}:8080/"
     with check("policy", "port 8080 is open before") as row:
         row.figure = one.out(denied)
     world.both(_manifests("apply", "policies"))
@@ -88,7 +88,7 @@ def _policy(world: World) -> None:
         assert done.returncode == 10, done.stdout + done.stderr
         row.figure = done.stdout.strip().splitlines()[-1].strip()
     with check("policy", "denied by the receiver: node1's host to nginx:8080") as row:
-        ask = f"curl -sS -m 3 http://{NGINX}:8080/"
+        ask = f"curl -sS -m 5 http://{NGINX}:8080/"
         lines = watched(two, "-t drop", lambda: one.run(ask), "rule:")
         row.figure = lines[0].partition("rule: ")[2]
 

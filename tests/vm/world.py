@@ -50,7 +50,7 @@ def show(guest: Guest, name: str) -> str:
     return guest.out(f"systemctl show -P {name} fwd.service")
 
 
-def status(guest: Guest, timeout_s: float = 60) -> dict[str, Any]:
+def status(guest: Guest, timeout_s: float = 120) -> dict[str, Any]:
     """What the daemon says of itself, as soon as all its endpoints are ready.
 
     By curl: under tcg `fwd status` takes seconds to start, which would be in every figure.
@@ -69,7 +69,7 @@ def status(guest: Guest, timeout_s: float = 60) -> dict[str, Any]:
         time.sleep(0.2)
 
 
-def until(guest: Guest, script: str, timeout_s: float = 60) -> str:
+def until(guest: Guest, script: str, timeout_s: float = 120) -> str:
     """Run a script until it succeeds; returns what it printed.
 
     Raises:
