@@ -19,7 +19,7 @@
 enum {
     PUMP_NS_PER_S = 1000000000,
     PUMP_SPIN_BYTES = 16 << 10, /* a turn that moved more is bulk, which waits for nobody */
-    PUMP_SPIN_MISSES_MAX = 63,
+    PUMP_SPIN_MISSES_MAX = 62,
 };
 
 /* CLOCK_BOOTTIME goes on while the machine sleeps: connections age as the peers see it. */
@@ -71,8 +71,9 @@ static void pump_spin_missed(struct fwd_pump *pump, uint32_t misses)
     pump->spin_skips = 0;
 }
 
-/* Ask until something comes or spin_ns are over; the more often in vain, the rarer. False: nothing
- * came. */
+/* Ask until something comes or spin_ns are over; the more often in vain, the rarer. Of the chances,
+ * every 1st, 3rd, 7th, ... is taken: odd, as in a round trip every other wait is a long one.
+ * False: nothing came. */
 static bool pump_spin(struct fwd_pump *pump)
 {
     uint64_t began_ns = pump->now_ns;
@@ -81,23 +82,23 @@ static bool pump_spin(struct fwd_pump *pump)
         return false;
     pump->stats.spins++;
     while (pump->now_ns - began_ns < pump->spin_ns) {
-        uint64_t asked_ns = pump->now_ns;
-        sched_yield();
-        bool more = pump_poll(pump, 0);
-        pump->now_ns = pump_clock();
-        if (pump->now_ns - asked_ns >= pump->spin_ns) {
-            /* Who has the core does not give it back: a sleeper is woken sooner than a yielder is
-             * let on. The worst of misses, whatever came. */
-            pump_spin_missed(pump, PUMP_SPIN_MISSES_MAX);
-            return more;
-        }
-        if (more) {
-            pump_spin_missed(pump, pump->spin_misses / 2);
+        if (pump_poll(pump, 0)) {
+            pump_spin_missed(pump, pump->spin_misses / 4 * 2);
+            pump->now_ns = pump_clock();
             pump->stats.spin_hits++;
             return true;
         }
+        uint64_t yielded_ns = pump_clock();
+        sched_yield();
+        pump->now_ns = pump_clock();
+        if (pump->now_ns - yielded_ns >= pump->spin_ns) {
+            /* Who has the core does not give it back: a sleeper is woken sooner than a yielder is
+             * let on. The worst of misses, whatever came. */
+            pump_spin_missed(pump, PUMP_SPIN_MISSES_MAX);
+            return pump_poll(pump, 0);
+        }
     }
-    pump_spin_missed(pump, pump->spin_misses * 2 + 1);
+    pump_spin_missed(pump, pump->spin_misses * 2 + 2);
     return false;
 }
 
