@@ -61,7 +61,7 @@ def test_monitor_prints_lines_until_interrupted(lab: LabDaemon):
             ),
         ]
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
+        assert process.wait(30) == 0
         assert process.communicate() == ("", "")
 
 
