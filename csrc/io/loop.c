@@ -64,8 +64,8 @@ static uint32_t pump_turn(struct fwd_pump *pump, uint64_t end_ns)
     return moved;
 }
 
-/* @misses: how many chances to spin are left out before the next. */
-static void pump_spin_missed(struct fwd_pump *pump, uint32_t misses)
+/* Leave out so many chances before the next spin: after hits, few; after misses, more and more. */
+static void pump_spin_skip(struct fwd_pump *pump, uint32_t misses)
 {
     pump->spin_misses = misses < PUMP_SPIN_MISSES_MAX ? misses : PUMP_SPIN_MISSES_MAX;
     pump->spin_skips = 0;
@@ -83,7 +83,7 @@ static bool pump_spin(struct fwd_pump *pump)
     pump->stats.spins++;
     while (pump->now_ns - began_ns < pump->spin_ns) {
         if (pump_poll(pump, 0)) {
-            pump_spin_missed(pump, pump->spin_misses / 4 * 2);
+            pump_spin_skip(pump, pump->spin_misses / 4 * 2);
             pump->now_ns = pump_clock();
             pump->stats.spin_hits++;
             return true;
@@ -94,11 +94,11 @@ static bool pump_spin(struct fwd_pump *pump)
         if (pump->now_ns - yielded_ns >= pump->spin_ns) {
             /* Who has the core does not give it back: a sleeper is woken sooner than a yielder is
              * let on. The worst of misses, whatever came. */
-            pump_spin_missed(pump, PUMP_SPIN_MISSES_MAX);
+            pump_spin_skip(pump, PUMP_SPIN_MISSES_MAX);
             return pump_poll(pump, 0);
         }
     }
-    pump_spin_missed(pump, pump->spin_misses * 2 + 2);
+    pump_spin_skip(pump, pump->spin_misses * 2 + 2);
     return false;
 }
 

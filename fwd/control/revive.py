@@ -164,8 +164,12 @@ def revive(given: Mapping[str, list[int]], store: Store) -> Revived:
             continue
         _keep_first(revived, name, fds)
         _adopt(revived, name, fds[0])
-    for fd in arenas:
-        _attach(revived, fd)
+    if len(arenas) == 1:
+        _attach(revived, arenas[0])
+    elif arenas:  # a name has one meaning: none is more true than the others
+        for fd in arenas:
+            os.close(fd)
+        revived.forget_tables("the store has more than one arena")
     if revived.arena is None and revived.found and not arenas:
         text = "tables are made anew, connections are forgotten"
         revived.notes.append(("warning", text, "the store has devices but no tables"))
@@ -207,10 +211,6 @@ def _adopt(revived: Revived, name: str, fd: int) -> None:
 
 
 def _attach(revived: Revived, fd: int) -> None:
-    if revived.arena is not None:  # a name has one meaning: neither is more true than the other
-        os.close(fd)
-        revived.forget_tables("the store has more than one arena")
-        return
     try:
         revived.arena, torn = Arena.adopt(fd)
     except AttachError as error:

@@ -101,9 +101,10 @@ def test_nothing_runs_without_tables(world):
     assert note.endswith("the store has devices but no tables")
 
 
-def test_two_arenas_are_none(memory):
-    """Neither is believed."""
-    watched, running, notes = look({"arena": [memory, os.dup(memory)]})
+@pytest.mark.parametrize("more", [1, 2])
+def test_several_arenas_are_none(memory, more):
+    """None is believed, an odd one left over neither."""
+    watched, running, notes = look({"arena": [memory, *(os.dup(memory) for _ in range(more))]})
     assert (watched, running) == ([], False)
     assert any("more than one arena" in note for note in notes)
 
