@@ -3,12 +3,12 @@
  * Theory: the epoll set is level-triggered and each ready descriptor gets one batch a turn, so a
  * flooding pod cannot starve another. When the budget ends in the middle of a turn, the events left
  * are served first in the next call. After work the call lingers a little in the kernel for more,
- * so that under load Python is woken about once a millisecond instead of once a batch.
+ * so that under load Python is woken about once in two milliseconds instead of once a batch.
  *
- * After little work it asks again and again for a few microseconds before it sleeps (the spin): in a
- * round trip, waking an idle core costs more than all of the datapath. Each time it gives its core
- * away, so that those who wait for it (the pod, on a small machine the other daemon, too) run right
- * there and none of them needs to be woken from another core.
+ * Before it sleeps it asks again and again for a few microseconds (the spin): in a round trip, waking
+ * an idle core costs more than all of the datapath, and in bulk whoever sends would pay for a wake-up
+ * a batch. Each time it gives its core away, so that those who wait for it (the pod, on a small
+ * machine the other daemon, too) run right there and none of them needs to be woken from another.
  */
 #include "io/pump.h"
 
@@ -18,7 +18,7 @@
 
 enum {
     PUMP_NS_PER_S = 1000000000,
-    PUMP_SPIN_BYTES = 16 << 10, /* a turn that moved more is bulk, which waits for nobody */
+    PUMP_BULK_BYTES = 16 << 10, /* a turn that moved more is bulk: its spins are counted apart */
     PUMP_SPIN_MISSES_MAX = 62,
 };
 
@@ -65,10 +65,10 @@ static uint32_t pump_turn(struct fwd_pump *pump, uint64_t end_ns)
 }
 
 /* Leave out so many chances before the next spin: after hits, few; after misses, more and more. */
-static void pump_spin_skip(struct fwd_pump *pump, uint32_t misses)
+static void pump_spin_skip(struct pump_spin *spin, uint32_t misses)
 {
-    pump->spin_misses = misses < PUMP_SPIN_MISSES_MAX ? misses : PUMP_SPIN_MISSES_MAX;
-    pump->spin_skips = 0;
+    spin->misses = misses < PUMP_SPIN_MISSES_MAX ? misses : PUMP_SPIN_MISSES_MAX;
+    spin->skips = 0;
 }
 
 /* Ask until something comes or spin_ns are over; the more often in vain, the rarer. Of the chances,
@@ -76,30 +76,28 @@ static void pump_spin_skip(struct fwd_pump *pump, uint32_t misses)
  * False: nothing came. */
 static bool pump_spin(struct fwd_pump *pump)
 {
+    bool bulk = pump->turn_bytes > PUMP_BULK_BYTES, away = false, hit;
+    struct pump_spin *spin = &pump->spin[bulk];
     uint64_t began_ns = pump->now_ns;
 
-    if (pump->turn_bytes > PUMP_SPIN_BYTES || pump->spin_skips++ < pump->spin_misses)
+    if (spin->skips++ < spin->misses)
         return false;
     pump->stats.spins++;
-    while (pump->now_ns - began_ns < pump->spin_ns) {
-        if (pump_poll(pump, 0)) {
-            pump_spin_skip(pump, pump->spin_misses / 4 * 2);
-            pump->now_ns = pump_clock();
-            pump->stats.spin_hits++;
-            return true;
-        }
+    while (!(hit = pump_poll(pump, 0)) && !away && pump->now_ns - began_ns < pump->spin_ns) {
         uint64_t yielded_ns = pump_clock();
         sched_yield();
         pump->now_ns = pump_clock();
-        if (pump->now_ns - yielded_ns >= pump->spin_ns) {
-            /* Who has the core does not give it back: a sleeper is woken sooner than a yielder is
-             * let on. The worst of misses, whatever came. */
-            pump_spin_skip(pump, PUMP_SPIN_MISSES_MAX);
-            return pump_poll(pump, 0);
-        }
+        away = pump->now_ns - yielded_ns >= pump->spin_ns;
     }
-    pump_spin_skip(pump, pump->spin_misses * 2 + 2);
-    return false;
+    if (away && !bulk) {
+        /* Who has the core does not give it back: a sleeper is woken sooner than a yielder is let
+         * on. The worst of misses, whatever came. In bulk the core was put to use. */
+        pump_spin_skip(spin, PUMP_SPIN_MISSES_MAX);
+        return hit;
+    }
+    pump->stats.spin_hits += hit;
+    pump_spin_skip(spin, hit ? spin->misses / 4 * 2 : spin->misses * 2 + 2);
+    return hit;
 }
 
 /* What is ready now, or within @linger_ns. False: nothing came. */
@@ -145,7 +143,7 @@ uint32_t fwd_pump_run(struct fwd_pump *pump, uint64_t budget_ns, uint64_t linger
 void fwd_pump_spin_set(struct fwd_pump *pump, uint64_t spin_ns)
 {
     pump->spin_ns = spin_ns;
-    pump->spin_misses = pump->spin_skips = 0;
+    memset(pump->spin, 0, sizeof(pump->spin));
 }
 
 int fwd_pump_eager(const struct fwd_pump *pump)

@@ -119,8 +119,10 @@ struct fwd_pump {
     uint64_t now_ns;            /* CLOCK_BOOTTIME, read once a batch */
     bool can_linger;            /* epoll_pwait2 exists (Linux 5.11) */
     bool eager;                 /* the budget ended the last run in the midst of packets */
-    uint64_t spin_ns;           /* longest busy wait for more after a little work; 0 = none */
-    uint32_t spin_misses, spin_skips; /* chances to leave out, and left out so far */
+    uint64_t spin_ns;           /* longest busy wait for more before it sleeps; 0 = none */
+    struct pump_spin {
+        uint32_t misses, skips; /* chances to leave out, and left out so far */
+    } spin[2];                  /* after a little work, and in bulk */
     uint32_t turn_bytes;        /* read since the last poll */
 
     uint32_t n_events, next_event; /* events not served yet: kept over a run's end for fairness */

@@ -18,7 +18,7 @@
 enum {
     UDP_SEGMENT_CMSG = 103,      /* UDP_SEGMENT of linux/udp.h */
     UDP_SEND_RETRIES = 4,        /* waits a batch may spend on a full socket buffer ... */
-    UDP_SEND_WAIT_NS = 50 * 1000, /* ... of this length: together well below the loop's 1 ms */
+    UDP_SEND_WAIT_NS = 50 * 1000, /* ... of this length: together well below the loop's 2 ms */
     UDP_L3_OFF = VXLAN_HLEN + ETH_HLEN, /* of the inner IP header */
 };
 

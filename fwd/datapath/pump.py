@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BUDGET_NS", "LINGER_NS", "PUNTS_PER_TURN", "PumpLoop"]
 
-BUDGET_NS = 1_000_000
+BUDGET_NS = 2_000_000
 """Longest time one wake-up keeps the loop from everything else."""
 LINGER_NS = 200_000
 """How long a wake-up that found work waits for more: under load Python runs about once a

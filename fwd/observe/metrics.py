@@ -58,7 +58,7 @@ _PUMP_HELP = {
     "rx_errors": "Reads that failed, other than for want of packets",
     "tap_write_errors": "Frames a TAP refused",
     "udp_send_errors": "Datagrams the kernel refused to send",
-    "spins": "Busy waits for more after a little work",
+    "spins": "Busy waits for more before a sleep",
     "spin_hits": "Busy waits that found more",
     "punts": "Frames handed to the slow path",
     "punts_lost": "Frames for the slow path that found its ring full",

@@ -88,14 +88,34 @@ def test_spin_on_a_crowded_core_is_given_up():
         assert rig.pump.stats()["spins"] == 2
 
 
-def test_bulk_does_not_spin():
-    """A turn that moved much waits in the kernel for more."""
+def bulk(rig):
+    """More than counts as a little work."""
+    for _ in range(20):
+        rig.send(11, tcp(11, REMOTE, b"x" * 1000))
+
+
+def test_bulk_and_round_trips_have_their_own_chances():
+    """Misses after a little work do not keep the pump from spinning in bulk, nor the other way."""
     with Rig() as rig:
-        rig.pump.set_spin(2_000_000)
-        for _ in range(20):
-            rig.send(11, tcp(11, REMOTE, b"x" * 1000))
-        assert rig.pump.run(1_000_000_000, 0) == 20
-        assert rig.pump.stats()["spins"] == 0
+        rig.pump.set_spin(40_000_000)
+        for spins in (1, 1, 1, 2):  # a miss, two chances left out, and the next
+            rig.send(11, tcp(11, REMOTE))
+            assert rig.pump.run(1_000_000_000, 0) == 1
+            assert rig.pump.stats()["spins"] == spins
+        for spins in (3, 3, 3, 4):
+            bulk(rig)
+            assert rig.pump.run(1_000_000_000, 0) == 20
+            assert rig.pump.stats()["spins"] == spins
+
+
+def test_crowded_core_is_no_reason_to_stop_in_bulk():
+    """A long yield is a miss like another there: the 4th chance is taken again, not the 64th."""
+    with Rig() as rig:
+        rig.pump.set_spin(1)
+        for spins in (1, 1, 1, 2):
+            bulk(rig)
+            assert rig.pump.run(1_000_000_000, 0) == 20
+            assert rig.pump.stats()["spins"] == spins
 
 
 def test_budget_that_ends_in_the_midst_of_packets_asks_for_more():
