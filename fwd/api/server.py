@@ -267,6 +267,8 @@ async def _nodes(request: web.Request) -> web.Response:
 
 
 async def _metrics(request: web.Request) -> web.Response:
+    if "pump" in request.query:
+        return web.json_response(request.app[_AGENT].pump_stats())
     rows = request.app[_AGENT].dp.metrics()
     return _json_text(await views.render_rows(map(metric_json, rows)))
 

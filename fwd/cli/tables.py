@@ -6,6 +6,7 @@ The same functions stand behind Cilium's spellings (fwd/cli/aliases.py), so both
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from ipaddress import ip_address
@@ -34,6 +35,8 @@ __all__ = [
 
 EndpointArgument = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Id or name.")]
 _Row = Mapping[str, Any]
+_RATE_S = 0.25
+"""Between the two looks that make a rate."""
 
 
 class CtMap(StrEnum):
@@ -240,18 +243,40 @@ def policy_get(
     )
 
 
+def _pump_rates(socket: str) -> Iterator[_Row]:
+    from fwd.api.client import Client  # noqa: PLC0415
+    from fwd.observe.metrics import pump_rates  # noqa: PLC0415
+
+    with Client(socket) as client:
+        began, before = time.monotonic(), client.get("/v1/metrics", pump=1)
+        time.sleep(_RATE_S)
+        now = client.get("/v1/metrics", pump=1)
+    yield from pump_rates(before, now, time.monotonic() - began)
+
+
 def metrics_list(
     socket: SocketOption = "",
     output: FormOption = Form.TEXT,
     pattern: Annotated[
-        str, typer.Option("--match-pattern", "-p", metavar="REGEX", help="Reasons to show.")
+        str, typer.Option("--match-pattern", "-p", metavar="REGEX", help="Rows to show.")
     ] = "",
+    pump: Annotated[
+        bool, typer.Option("--pump", help="Wake-ups, super-packets, system calls instead.")
+    ] = False,
 ) -> None:
-    """Show packets and bytes by reason and direction."""
+    """Show packets and bytes by reason and direction, or the pump's counters and their rates."""
     try:
         wanted = re.compile(pattern, re.IGNORECASE)
     except re.error as error:
         raise typer.BadParameter(f"{pattern!r} is no regular expression: {error}") from None
+    if pump:
+        show_rows(
+            (one for one in _pump_rates(socket) if wanted.search(one["counter"])),
+            output,
+            ["COUNTER", "VALUE", "PER-SECOND"],
+            lambda one: [one["counter"], one["value"], one["per_second"]],
+        )
+        return
     show_rows(
         (one for one in rows(socket, "/v1/metrics") if wanted.search(one["reason"])),
         output,

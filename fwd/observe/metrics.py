@@ -23,7 +23,14 @@ if TYPE_CHECKING:
     from fwd.model.rows import MetricRow
     from fwd.observe.monitor import MonitorHub
 
-__all__ = ["TABLES", "Collector", "MetricSource", "metric_json", "metrics_text"]
+__all__ = [
+    "TABLES",
+    "Collector",
+    "MetricSource",
+    "metric_json",
+    "metrics_text",
+    "pump_rates",
+]
 
 TABLES: dict[str, str] = {
     "ct_tcp": "ct4_global",
@@ -64,6 +71,14 @@ _PUMP_HELP = {
     "punts_lost": "Frames for the slow path that found its ring full",
 }
 
+_PUMP_RATIOS = {
+    "packets_per_wakeup": ("rx_packets", "wakeups"),
+    "tap_rx_super_size": ("tap_rx_super_bytes", "tap_rx_super"),
+    "tap_tx_super_size": ("tap_tx_super_bytes", "tap_tx_super"),
+    "udp_tx_train_count": ("udp_tx_train_datagrams", "udp_tx_trains"),
+}
+"""Bytes of a super-packet and the like, over the daemon's life: which counter by which."""
+
 
 class MetricSource(Protocol):
     """What a scrape asks of the daemon (fwd/control/agent.py)."""
@@ -92,6 +107,28 @@ def metric_json(row: MetricRow) -> dict[str, Any]:
         "packets": row.packets,
         "bytes": row.bytes,
     }
+
+
+def pump_rates(
+    before: dict[str, int], now: dict[str, int], seconds: float
+) -> Iterator[dict[str, Any]]:
+    """Turn two looks at the pump's counters into the rows of `fwd metrics list --pump`.
+
+    Args:
+        before: values by name (``MetricSource.pump_stats``).
+        now: the same, later.
+        seconds: in between.
+
+    Yields:
+        ``counter``, ``value`` since start, ``per_second``, None where the value is a ratio.
+    """
+    for name, value in sorted(now.items()):
+        rate = (value - before.get(name, value)) / seconds
+        yield {"counter": name, "value": value, "per_second": round(rate, 1)}
+    for name, (what, by) in _PUMP_RATIOS.items():
+        if what in now and by in now:
+            ratio = now[what] / now[by] if now[by] else 0.0
+            yield {"counter": name, "value": round(ratio, 1), "per_second": None}
 
 
 async def metrics_text(source: MetricSource) -> bytes:

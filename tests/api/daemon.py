@@ -73,7 +73,7 @@ class LabAgent:
 
     def pump_stats(self) -> dict[str, int]:
         """Counters of a pump that moved twelve frames."""
-        return {"rx_packets": 12, "tx_packets": 11, "punts": 1}
+        return {"rx_packets": 12, "tx_packets": 11, "punts": 1, "wakeups": 3}
 
     def endpoint_states(self) -> dict[int, str]:
         """Every endpoint is ready."""

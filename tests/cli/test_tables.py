@@ -155,6 +155,19 @@ def test_metrics_list_by_pattern(lab: LabDaemon):
     assert "is no regular expression" in ran.err
 
 
+def test_metrics_list_of_the_pump(lab: LabDaemon):
+    """Its counters with their rates and ratios, as a table and as JSON."""
+    ran = fwd("metrics", "list", "--pump", "-p", "wakeup", socket=lab.socket)
+    assert ran.out.splitlines() == [
+        "COUNTER             VALUE  PER-SECOND",
+        "wakeups             3      0.0",
+        "packets_per_wakeup  4.0    -",
+    ]
+    ran = fwd("metrics", "list", "--pump", "-o", "json", socket=lab.socket)
+    found = {row["counter"]: row["value"] for row in json.loads(ran.out)}
+    assert found["rx_packets"] == 12
+
+
 @pytest.mark.parametrize("noun", ["endpoint", "ipcache", "node", "ct", "metrics"])
 def test_lists_as_json_are_arrays(lab: LabDaemon, noun: str):
     """Every list has its JSON."""

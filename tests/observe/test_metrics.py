@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fwd.datapath.binding import Packet
 from fwd.model.rows import MetricRow
-from fwd.observe.metrics import metric_json, metrics_text
+from fwd.observe.metrics import metric_json, metrics_text, pump_rates
 from tests.api.daemon import LabAgent
 from tests.api.frames import NODE, syn, udp
 
@@ -79,4 +79,17 @@ def test_metric_json_names_the_reason():
     """A row of `fwd metrics list`."""
     assert metric_json(MetricRow(133, 1, 3, 180)) == {
         "reason": "Policy denied", "code": 133, "direction": "INGRESS", "packets": 3, "bytes": 180,
+    }  # fmt: skip
+
+
+def test_pump_rates_are_of_the_last_moment_and_ratios_of_all_time():
+    """A counter that is new since has no rate yet; nothing is divided by nought."""
+    before = {"wakeups": 10, "rx_packets": 40, "tap_rx_super": 0, "tap_rx_super_bytes": 0}
+    now = before | {"wakeups": 60, "rx_packets": 540, "spins": 7}
+    rows = pump_rates(before, now, 0.5)
+    found = {row["counter"]: (row["value"], row["per_second"]) for row in rows}
+    assert found == {
+        "wakeups": (60, 100.0), "rx_packets": (540, 1000.0), "spins": (7, 0.0),
+        "tap_rx_super": (0, 0.0), "tap_rx_super_bytes": (0, 0.0),
+        "packets_per_wakeup": (9.0, None), "tap_rx_super_size": (0.0, None),
     }  # fmt: skip
