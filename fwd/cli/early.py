@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, NoReturn, cast
 
 from fwd.control.listen_fds import take
+from fwd.control.memory import use_one_arena
 from fwd.control.notify import Notifier
 from fwd.control.revive import Revived, revive
 from fwd.control.store import Store
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str]) -> None:
 
 async def run(order: Order) -> int:
     """Carry out an order with what there is to take over."""
+    use_one_arena()
     revived = revive(take(), Store.from_environ())
     try:
         return await order(revived)
@@ -65,6 +67,7 @@ async def _run(arguments: list[str]) -> int | None:
         for number in (signal.SIGTERM, signal.SIGINT):  # until the daemon has its own
             asyncio.get_running_loop().add_signal_handler(number, _leave, revived)
         Notifier.from_environ().ready()
+    use_one_arena()
     try:
         order = await asyncio.to_thread(_read, arguments)
         return await order(revived) if callable(order) else order

@@ -18,6 +18,7 @@ from fwd.control.apply import apply, diff
 from fwd.control.compile import compile_world
 from fwd.control.endpoints import READY, EndpointDevices
 from fwd.control.host import HostDevice
+from fwd.control.memory import Garbage
 from fwd.control.net import NetDevice
 from fwd.control.node_source import NodeSource
 from fwd.control.notify import Notifier, keep_telling
@@ -87,6 +88,7 @@ class Agent:
         self._log = get_logger()
         self._stack = AsyncExitStack()
         self._switching = asyncio.Lock()
+        self._garbage = Garbage()
         self._tasks: set[asyncio.Task[object]] = set()
         self._slow_ports = SlowPorts({}, {}, ())
         self._mtu = 0
@@ -172,7 +174,8 @@ class Agent:
         node = await asyncio.to_thread(source.node)
         refuse_fixed(self.node, node)
         known = unsteered(self.node)
-        report = await self._switch(node, self.node, self.world)
+        with self._garbage.collected():
+            report = await self._switch(node, self.node, self.world)
         self._source = source
         report["notes"] += node.warnings[len(source.base.warnings) :]
         report["notes"] += [text for text in unsteered(node) if text not in known]
@@ -336,10 +339,7 @@ class Agent:
         name = device.name if device else None
         self._log.warning(
             "device gone: its namespace or eth0 was deleted; make it again and reload, or remove "
-            "the endpoint from the node file",
-            endpoint=name,
-            id=port,
-        )
+            "the endpoint from the node file", endpoint=name, id=port)  # fmt: skip
 
     def _rule_of(self, event: Event) -> Mapping[str, Any] | None:
         return explain_event(self.world, event)

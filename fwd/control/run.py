@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fwd.config.load import ConfigError
 from fwd.control.agent import Agent
+from fwd.control.memory import freeze, thaw
 from fwd.control.notify import Notifier
 from fwd.datapath.errors import DatapathError
 from fwd.observe.log import get_logger
@@ -51,6 +52,7 @@ async def run_agent(path: Path, serving: Serving, revived: Revived | None = None
     try:
         return await _run(agent, ending, notifier)
     finally:
+        thaw()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(number)
 
@@ -68,6 +70,7 @@ async def _run(agent: Agent, ending: asyncio.Event, notifier: Notifier) -> int:
     finally:
         if start.cancelled() or start.exception() is not None:
             end.cancel()
+    freeze()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, lambda: agent.spawn(_reload(agent), "reload"))
     notifier.ready()  # not before a reload is listened for

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -26,7 +27,7 @@ def devices(*pods) -> list[list[str]]:
 
 
 def test_signals_end_and_reload_a_daemon(tmp_path):
-    """SIGHUP reloads or says why not, SIGTERM ends with 0 and no device."""
+    """SIGHUP reloads or says why not, SIGTERM ends with 0 and no device; frozen in between."""
 
     async def main(a, b):
         text = NodeText(tmp_path / "1.yaml", free_port(), 1, [a])
@@ -56,8 +57,10 @@ def test_signals_end_and_reload_a_daemon(tmp_path):
         (error,) = (one["error"] for one in logs if "error" in one)
         assert "1.yaml:1: node" in error
         assert not task.done()
+        assert gc.get_freeze_count() > 10_000
         os.kill(os.getpid(), signal.SIGTERM)
         assert await task == 0
+        assert gc.get_freeze_count() == 0
         assert devices(a, b) == [["lo"]] * 2
 
     with pod("a", 10) as a, pod("b", 11) as b:
