@@ -3,18 +3,18 @@
     python benchmarks/restart.py [--rounds 20] [--rate 10000] [--flows 200] [--out results.jsonl]
 
 Two nodes in namespaces, as in tests/netns/worlds.py; a small manager (manager.py) keeps node1's
-descriptors. All the while numbered datagrams go both ways, connections lie idle, and one download
-is under way. Half of the ends are SIGTERM, as by `systemctl restart`, half SIGKILL. Printed: the
-gap seen by the datagrams, those lost, connections reset, whether the download was whole. As root.
+descriptors. All the while numbered datagrams go both ways, connections lie idle, a checksummed
+download and iperf3 are under way, and node1's policy denies datagrams and SYNs that are sent both
+ways (denied.py). Half of the ends are SIGTERM, as by `systemctl restart`, half SIGKILL. As root.
+
+Printed: the gap seen by the numbered datagrams, those lost, TCP segments sent again, connections
+reset, denied packets that arrived, whether the streams were whole. Exits 1 when a limit is missed.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import itertools
-import json
-import os
 import socket
 import statistics
 import sys
@@ -25,104 +25,26 @@ from typing import TYPE_CHECKING, Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.manager import Manager  # noqa: E402 - a script finds its own tree first
+from benchmarks.denied import Denied, rules  # noqa: E402 - a script finds its own tree first
+from benchmarks.limits import Row, conclude, zeroes  # noqa: E402
+from benchmarks.load import POD_B, Load  # noqa: E402
+from benchmarks.manager import Manager  # noqa: E402
+from benchmarks.parse import ParseError, iperf  # noqa: E402
 from fwd.control.lab import Lab  # noqa: E402
-from tests.netns.net import FIRST_DROP, Net  # noqa: E402
-from tests.netns.programs import nginx  # noqa: E402
+from tests.netns.net import Net  # noqa: E402
 from tests.netns.worlds import pod, two_nodes  # noqa: E402
 
 if TYPE_CHECKING:
-    import subprocess
+    from collections.abc import Iterator, Sequence
 
     from fwd.control.topology import LabNode
 
-__all__ = ["Load", "command_of", "start"]
+__all__ = ["command_of", "largest", "start", "verdict"]
 
-NUMBERS_OUT = """
-import contextlib, json, signal, socket, struct, sys, time
-address, port, rate = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-going = True
-def stop(*_):
-    global going
-    going = False
-signal.signal(signal.SIGTERM, stop)
-refused = 0
-with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-    sock.setsockopt(socket.SOL_SOCKET, 32, 32 << 20)  # nothing may be lost in this pod
-    sock.connect((address, port))
-    number, began = 0, time.monotonic()
-    while going:
-        due = int((time.monotonic() - began) * rate)
-        while number < due:
-            try:
-                sock.send(struct.pack("!Q", number) + bytes(56))
-                number += 1
-            except ConnectionRefusedError:
-                refused += 1
-        time.sleep(0.002)
-    for _ in range(5):
-        time.sleep(0.1)
-        with contextlib.suppress(ConnectionRefusedError):  # it has heard the one before
-            sock.send(struct.pack("!Q", 2**64 - 1))
-print(json.dumps({"sent": number, "refused": refused}), flush=True)
-"""
-NUMBERS_IN = """
-import json, socket, struct, sys, time
-seen, gaps, holes = set(), [], []
-with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-    sock.setsockopt(socket.SOL_SOCKET, 33, 32 << 20)
-    sock.bind(("0.0.0.0", int(sys.argv[1])))
-    print("listening", flush=True)
-    last, expected = None, 0
-    while True:
-        (number,) = struct.unpack("!Q", sock.recv(100)[:8])
-        now = time.monotonic()
-        if number == 2**64 - 1:
-            break
-        if last is not None and now - last > 0.005:
-            gaps.append([now, round((now - last) * 1000, 1)])
-        if number > expected:
-            holes.append([now, number - expected])
-        last, expected = now, max(expected, number + 1)
-        seen.add(number)
-print(json.dumps({"received": len(seen), "gaps": gaps, "holes": holes}), flush=True)
-"""
-IDLE_SERVER = """
-import selectors, socket, sys
-picker = selectors.DefaultSelector()
-server = socket.create_server(("", int(sys.argv[1])), backlog=1024)
-picker.register(server, selectors.EVENT_READ)
-print("listening", flush=True)
-while True:
-    for key, _ in picker.select():
-        if key.fileobj is server:
-            picker.register(server.accept()[0], selectors.EVENT_READ)
-            continue
-        data = key.fileobj.recv(100)
-        if data:
-            key.fileobj.sendall(data)
-        else:
-            picker.unregister(key.fileobj)
-            key.fileobj.close()
-"""
-IDLE_CLIENT = """
-import json, signal, socket, sys, time
-address, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-def echo(one, text):
-    try:
-        one.sendall(text)
-        return one.recv(100) == text
-    except OSError:
-        return False
-flows = [socket.create_connection((address, port), timeout=10) for _ in range(count)]
-opened = sum(echo(one, b"open") for one in flows)
-print("listening", flush=True)
-signal.sigwait([signal.SIGTERM])
-alive = sum(echo(one, b"still there") for one in flows)
-print(json.dumps({"opened": opened, "alive": alive}), flush=True)
-"""
-UDP_PORT, TCP_PORT, WEB_PORT = 7000, 7001, 8080
+KINDS = {"restart": 0, "kill": 1}
+"""Kinds of ends, and which one of them is the first: they take turns."""
+SPEED = 4 << 20
+"""Bytes a second of the download."""
 
 
 def command_of(net: Net, node: LabNode) -> list[str]:
@@ -146,101 +68,41 @@ def _answers(node: LabNode) -> bool:
         return probe.connect_ex(str(node.socket)) == 0
 
 
-class Load:
-    """Traffic between pod ``a0`` of node1 and ``b0`` of node2; ``finish`` says what became of it.
+class Bulk:
+    """One iperf3 flow from ``a0`` to ``b0``, or the other way round.
 
     Args:
         net: the lab; its daemons run.
-        rate: datagrams a second, each way.
-        flows: idle TCP connections.
-        size: of the download, bytes; it takes what it takes.
-        speed: of the download, bytes a second.
+        seconds: how long.
+        options: further ones of iperf3's client.
     """
 
-    def __init__(self, net: Net, rate: int, flows: int, size: int, speed: int) -> None:
+    def __init__(self, net: Net, seconds: int, options: Sequence[str]) -> None:
         self._net = net
-        a, b = "10.244.0.10", "10.244.2.10"
-        data = os.urandom(1 << 20) * (size >> 20)
-        self._digest = hashlib.sha256(data).hexdigest()
-        nginx(net, "b0", WEB_PORT, {"data": data})
-        self._run("b0", "server", IDLE_SERVER, TCP_PORT)
-        self._idle = self._run("a0", "idle", IDLE_CLIENT, b, TCP_PORT, flows)
-        self._ends = [self._run(pod, f"in-{pod}", NUMBERS_IN, UDP_PORT) for pod in ("a0", "b0")]
-        self._senders = [
-            self._run(pod, f"out-{pod}", NUMBERS_OUT, to, UDP_PORT, rate, wait=False)
-            for pod, to in (("a0", b), ("b0", a))
-        ]
-        self._target = net.lab.directory / "download"
-        self._curl = net.lab.spawn(
-            "a0", "curl", "-sS", "--limit-rate", str(speed), "-o", str(self._target),
-            f"http://{b}:{WEB_PORT}/data", log="load-curl.log",
-        )  # fmt: skip
+        net.lab.spawn("b0", "iperf3", "-s", "-1", log="iperf3-server.log")
+        listens = lambda: ":5201 " in net.lab.run("b0", "ss", "-ltn").stdout  # noqa: E731
+        net.lab.wait_for("iperf3 in b0", listens)
+        words = ["iperf3", "-c", POD_B, "-J", "-i", "0", "-t", str(seconds)]
+        self._client = net.lab.spawn("a0", *words, *options, log="iperf3.log")
+
+    def ended(self) -> bool:
+        """Whether it goes no more."""
+        return self._client.poll() is not None
 
     def finish(self) -> dict[str, Any]:
-        """End the load.
+        """Wait for its end.
 
         Returns:
-            ``sent`` and ``lost`` datagrams; ``gaps`` ([seconds of the monotonic clock, ms]) and
-            ``holes`` (with how many are missing) of both ways; connections ``opened`` and
-            ``reset``; whether the download was ``whole``; and what is counted as ``dropped``.
+            ``bulk_mbit_s``, what the receiver got, and ``bulk_retransmits``; or ``bulk_broken``,
+            iperf3's complaint.
         """
-        code = self._curl.wait(timeout=120)
-        for one in (*self._senders, self._idle):
-            one.terminate()
-        for one in (*self._senders, self._idle, *self._ends):
-            one.wait(timeout=60)
-        out = [self._said(f"out-{pod}") for pod in ("a0", "b0")]
-        back = [self._said(f"in-{pod}") for pod in ("b0", "a0")]
-        idle = self._said("idle")
-        sent = [one["sent"] for one in out]
-        digest = hashlib.sha256(self._target.read_bytes()).hexdigest()
-        return {
-            "sent": sum(sent),
-            "lost": [a - b["received"] for a, b in zip(sent, back, strict=True)],
-            "gaps": [one["gaps"] for one in back],
-            "holes": [one["holes"] for one in back],
-            "opened": idle["opened"],
-            "reset": idle["opened"] - idle["alive"],
-            "whole": code == 0 and digest == self._digest,
-            "dropped": self._dropped(),
-        }
-
-    def _dropped(self) -> dict[str, int]:
-        """Count what was dropped outside of fwd, or by it, where anything was."""
-        found = {}
-        for space in ("a0", "b0", "node1", "node2"):
-            for name in ("tx_dropped", "rx_dropped"):
-                text = self._cat(space, f"/sys/class/net/eth0/statistics/{name}")
-                found[f"{space} eth0 {name}"] = int(text)
-            rows = [line.split() for line in self._cat(space, "/proc/net/snmp").splitlines()]
-            names, values = (row for row in rows if row[0] == "Udp:")
-            for name, value in zip(names, values, strict=True):
-                if name.endswith("Errors"):
-                    found[f"{space} {name}"] = int(value)
-        for node in self._net.nodes.values():
-            for row in self._net.rows(node, "metrics"):
-                if row["code"] >= FIRST_DROP:
-                    found[f"{node.name} {row['reason']}"] = row["packets"]
-        return {name: count for name, count in found.items() if count}
-
-    def _cat(self, space: str, path: str) -> str:
-        return self._net.lab.run(space, "cat", path).stdout
-
-    def _run(
-        self, pod: str, name: str, program: str, *arguments: object, wait: bool = True
-    ) -> subprocess.Popen[bytes]:
-        log = f"load-{name}.log"
-        words = [sys.executable, "-c", program, *map(str, arguments)]
-        child = self._net.lab.spawn(pod, *words, log=log)
-        if wait:
-            said = lambda: "listening" in self._net.lab.log(log)  # noqa: E731
-            self._net.lab.wait_for(f"{name} in {pod}", said)
-        return child
-
-    def _said(self, name: str) -> dict[str, Any]:
-        last = self._net.lab.log(f"load-{name}.log", lines=1)
-        told: dict[str, Any] = json.loads(last)
-        return told
+        self._client.wait(timeout=120)
+        try:
+            told = iperf(self._net.lab.log("iperf3.log", lines=10_000))
+        except ParseError as error:
+            return {"bulk_mbit_s": 0.0, "bulk_retransmits": 0, "bulk_broken": str(error)}
+        rate = round(told.gbit_s * 1000, 1)
+        return {"bulk_mbit_s": rate, "bulk_retransmits": told.retransmits, "bulk_broken": ""}
 
 
 def largest(gaps: list[list[float]], since: float, until: float) -> float:
@@ -248,73 +110,135 @@ def largest(gaps: list[list[float]], since: float, until: float) -> float:
     return max((gap for at, gap in gaps if since <= at < until), default=0.0)
 
 
-def measure(rounds: int, rate: int, flows: int, pause_s: float) -> dict[str, Any]:
+def measure(
+    rounds: int, rate: int, flows: int, bulk_options: Sequence[str], pause_s: float
+) -> dict[str, Any]:
     """Run the load over ``rounds`` restarts and as many kills."""
     with Lab("fwd-bench") as lab:
         net = Net(lab)
         files = two_nodes([pod("node1", 0)], [pod("node2", 0)])
+        files[0]["policy"] = rules()
         node, peer = (net.add_node(data) for data in files)
         net.wire(node, peer)
         net.start(peer)
         with Manager(lab.directory, "node1") as manager:
             start(net, manager, node)
-            net.reaches("a0", "10.244.2.10")
-            speed = 4 << 20
-            size = (int(2 * rounds * (pause_s + 0.5)) + 2) * speed
-            load = Load(net, rate, flows, size, speed)
+            net.reaches("a0", POD_B)
+            seconds = int(2 * rounds * (pause_s + 0.5)) + 2
+            load = Load(net, rate, flows, seconds * SPEED, SPEED)
+            bulk, denied = Bulk(net, seconds, bulk_options), Denied(net)
             time.sleep(1)
-            ends, codes = [], []
+            ends, again, codes = [], [], []
             for position in range(2 * rounds):
+                again.append(load.retransmitted())
                 ends.append(time.monotonic())
-                if position % 2:
+                if position % 2 == KINDS["kill"]:
                     manager.kill()
                 else:
                     codes.append(manager.end())
                 manager.start(command_of(net, node))
                 time.sleep(pause_s)
             ends.append(time.monotonic())
-            result = load.finish()
-            windows = list(itertools.pairwise(ends))
-            for name, first in (("restart", 0), ("kill", 1)):
-                result[f"gap_{name}_ms"] = [
-                    max(largest(gaps, *window) for gaps in result["gaps"])
-                    for window in windows[first::2]
-                ]
-                result[f"lost_{name}"] = [
-                    sum(int(lost) for holes in result["holes"] for at, lost in holes
-                        if window[0] <= at < window[1])
-                    for window in windows[first::2]
-                ]  # fmt: skip
-            del result["gaps"], result["holes"]
+            again.append(load.retransmitted())
+            early = bulk.ended()
+            result = denied.finish() | bulk.finish() | load.finish()
+            result |= _by_kind(result.pop("gaps"), result.pop("holes"), ends, again)
+            result["retransmits"] = load.retransmitted()
+            result["missing_flows"] = flows - result["opened"]
             result["complaints"] = net.complaints(node) + net.complaints(peer)
             result["complaints"] += [f"a daemon exited {code}" for code in codes if code]
+            result["complaints"] += ["iperf3 ended before the last restart"] * early
             return result
 
 
-def main() -> None:
-    """Measure and print."""
+def _by_kind(
+    gaps: list[list[list[float]]],
+    holes: list[list[list[float]]],
+    ends: list[float],
+    again: list[int],
+) -> dict[str, list[float]]:
+    """Tell restarts and kills apart: of each its gap in ms, datagrams lost, segments sent again."""
+    windows = list(itertools.pairwise(ends))
+    segments = [after - before for before, after in itertools.pairwise(again)]
+    return {
+        f"{what}_{kind}": values[first::2]
+        for kind, first in KINDS.items()
+        for what, values in (
+            ("gap_ms", [max(largest(way, *window) for way in gaps) for window in windows]),
+            ("lost", [sum(_lost(way, *window) for way in holes) for window in windows]),
+            ("retransmits", segments),
+        )
+    }
+
+
+def _lost(holes: list[list[float]], since: float, until: float) -> int:
+    return sum(int(lost) for at, lost in holes if since <= at < until)
+
+
+def verdict(result: dict[str, Any], gap_ms: float) -> list[Row]:
+    """Judge.
+
+    Args:
+        result: as ``measure`` returns it.
+        gap_ms: limit of the median gap, of restarts and of kills.
+    """
+    rows = []
+    for kind in KINDS:
+        median = statistics.median(result[f"gap_ms_{kind}"])
+        text = f"{median:.0f} ms"
+        rows.append(Row(f"median gap, {kind}", text, f"{gap_ms:.0f} ms", median <= gap_ms))
+    rows += zeroes({
+        **{f"datagrams lost, {kind}": sum(result[f"lost_{kind}"]) for kind in KINDS},
+        "datagrams lost, all in all": sum(result["lost"]),
+        "connections reset": result["reset"],
+        "connections not made": result["missing_flows"],
+        "denied packets that arrived": sum(result["denied_arrived"].values()),
+        "complaints in the logs": len(result["complaints"]),
+    })  # fmt: skip
+    rows.append(Row("download whole", str(result["whole"]), "True", result["whole"]))
+    whole = not result["bulk_broken"]
+    rows.append(Row("bulk flow whole", result["bulk_broken"] or "True", "True", whole))
+    return rows
+
+
+def _table(result: dict[str, Any]) -> Iterator[str]:
+    """What is no judgement: each kind of end, and how much there was of everything."""
+    yield f"{'':8} ends   gap in ms: least median largest   lost   segments sent again"
+    for kind in KINDS:
+        gaps = sorted(result[f"gap_ms_{kind}"])
+        yield (
+            f"{kind:8} {len(gaps):4}   {gaps[0]:16.0f} {statistics.median(gaps):6.0f} "
+            f"{gaps[-1]:7.0f}   {sum(result[f'lost_{kind}']):4}   "
+            f"{sum(result[f'retransmits_{kind}'])}"
+        )
+    yield (
+        f"{result['sent']} datagrams, {result['opened']} connections, iperf3 "
+        f"{result['bulk_mbit_s']} Mbit/s, {result['denied_sent']} denied packets sent"
+    )
+    yield (
+        f"segments sent again, all in all {result['retransmits']}, "
+        f"{result['bulk_retransmits']} of them iperf3's"
+    )
+    yield f"counted as dropped: {result['dropped'] or 'none'}"
+
+
+def main() -> int:
+    """Measure, print, and judge."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--rounds", type=int, default=20, help="restarts, and as many kills")
     parser.add_argument("--rate", type=int, default=10_000, help="datagrams a second each way")
     parser.add_argument("--flows", type=int, default=200, help="idle TCP connections")
+    parser.add_argument("--bulk", type=int, default=0, help="Mbit/s of iperf3, 0: no limit")
+    parser.add_argument("--reverse", action="store_true", help="iperf3 sends towards node1")
     parser.add_argument("--pause", type=float, default=2.0, help="seconds between two ends")
+    parser.add_argument("--gap-ms", type=float, default=200.0, help="limit of the median gap")
     parser.add_argument("--out", type=Path, help="append a JSON line to this file")
     options = parser.parse_args()
-    result = measure(options.rounds, options.rate, options.flows, options.pause)
-    for name in ("restart", "kill"):
-        gaps = sorted(result[f"gap_{name}_ms"])
-        print(f"{name:8} {len(gaps)} times   gap median {statistics.median(gaps):.0f} ms, "
-              f"largest {gaps[-1]:.0f} ms   datagrams lost {result[f'lost_{name}']}")  # fmt: skip
-    print(f"datagrams lost {result['lost']} of {result['sent']}, "
-          f"counted as dropped {result['dropped'] or 'none'}")  # fmt: skip
-    print(f"connections reset {result['reset']} of {result['opened']}")
-    print(f"download {'whole' if result['whole'] else 'NOT WHOLE'}")
-    for line in result["complaints"]:
-        print(line)
-    if options.out:
-        with options.out.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(result | {"command": " ".join(sys.argv)}) + "\n")
+    bulk = ["-b", f"{options.bulk}M", *["-R"] * options.reverse]
+    result = measure(options.rounds, options.rate, options.flows, bulk, options.pause)
+    print("\n".join(_table(result)))
+    return conclude(verdict(result, options.gap_ms), result, options.out)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

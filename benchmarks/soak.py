@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.restart import Load  # noqa: E402 - a script finds its own tree first
+from benchmarks.limits import Row, conclude, zeroes  # noqa: E402 - a script finds its own tree
+from benchmarks.load import Load  # noqa: E402
 from fwd.api.client import Client  # noqa: E402
 from fwd.control.lab import Lab  # noqa: E402
 from tests.netns.net import Net  # noqa: E402
@@ -206,14 +207,13 @@ def _run(
     return samples
 
 
-def verdict(result: dict[str, Any], limit: float) -> list[tuple[str, str, str, bool]]:
-    """Judge: what, its figure, its limit, and whether it is kept.
+def verdict(result: dict[str, Any], limit: float) -> list[Row]:
+    """Judge.
 
     Args:
         result: as ``soak`` returns it.
         limit: of the growth of memory, bytes an hour.
     """
-    rows: list[tuple[str, str, str, bool]] = []
     zero = {
         "pings of new pods failed": result["pings_failed"],
         "reloads refused": result["refused"],
@@ -224,13 +224,13 @@ def verdict(result: dict[str, Any], limit: float) -> list[tuple[str, str, str, b
         "packets without an outcome": result["missing"],
         "complaints in the logs": len(result["complaints"]),
     }
-    rows += [(name, str(count), "0", count == 0) for name, count in zero.items()]
-    rows.append(("download whole", str(result["whole"]), "True", result["whole"]))
+    rows = zeroes(zero)
+    rows.append(Row("download whole", str(result["whole"]), "True", result["whole"]))
     for node in result["slope"]:
         first, last = result["fds"][node]
-        rows.append((f"descriptors of {node}", f"{first} -> {last}", "flat", last <= first + 1))
+        rows.append(Row(f"descriptors of {node}", f"{first} -> {last}", "flat", last <= first + 1))
         figure, allowed = (f"{one / (1 << 20):+.2f} MB/h" for one in (result["slope"][node], limit))
-        rows.append((f"memory of {node}", figure, allowed, result["slope"][node] <= limit))
+        rows.append(Row(f"memory of {node}", figure, allowed, result["slope"][node] <= limit))
     return rows
 
 
@@ -246,14 +246,7 @@ def main() -> int:
     rows = verdict(result, limit=1 << 20)
     print(f"{result['seconds'] / 60:.1f} minutes: {result['pods']} pods came, {result['reloads']} "
           f"reloads, {result['sent']} datagrams, {result['opened']} connections")  # fmt: skip
-    for name, figure, allowed, good in rows:
-        print(f"{name:30} {figure:>16}  limit {allowed:>10}  {'ok' if good else 'MISSED'}")
-    for line in result["complaints"]:
-        print(line)
-    if options.out:
-        with options.out.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(result | {"command": " ".join(sys.argv)}) + "\n")
-    return 0 if all(good for *_, good in rows) else 1
+    return conclude(rows, result, options.out)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.restart import IDLE_CLIENT, IDLE_SERVER
+from benchmarks.load import IDLE_CLIENT, IDLE_SERVER
 from fwd.control.lab import Lab
 from tests.faults.compiler import compiled, preload
 from tests.faults.downloads import A0, B0

@@ -1,6 +1,6 @@
 """A daemon ended and started again by a manager that keeps its descriptors: nothing is lost.
 
-The manager is benchmarks/manager.py, the load benchmarks/restart.py; the topology is in worlds.py.
+The manager is benchmarks/manager.py, the load benchmarks/load.py; the topology is in worlds.py.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.restart import Load, command_of, largest
+from benchmarks.load import Load
+from benchmarks.restart import command_of, largest
 from fwd.netlink.tap import open_tap
 from tests.netns.managed import Managed, managed_node
 from tests.netns.programs import fetch, nginx

@@ -8,7 +8,7 @@ import shlex
 import time
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.restart import IDLE_CLIENT, IDLE_SERVER, TCP_PORT
+from benchmarks.load import IDLE_CLIENT, IDLE_SERVER, TCP_PORT
 from tests.vm.readme import pod_unit
 from tests.vm.traffic import serve
 from tests.vm.world import NGINX, show, status, until
