@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote, urlencode
 
-__all__ = ["ApiError", "Client", "NotFound", "Unreachable"]
+__all__ = ["ApiError", "Client", "NoAnswer", "NotFound", "Unreachable"]
 
 _TIMEOUT_S = 30.0
 _PAGE_ROWS = 1024
@@ -35,15 +35,23 @@ class Unreachable(ApiError):  # noqa: N818
         )
 
 
+class NoAnswer(ApiError):  # noqa: N818
+    """Somebody took the request, and gave no whole answer to it: a daemon that hangs or ends.
+
+    Of a socket that systemd holds it may also be one that is still starting.
+    """
+
+
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout_s: float | None) -> None:
+    def __init__(self, path: str, connect_s: float, timeout_s: float | None) -> None:
         super().__init__("fwd")
         self._path = path
+        self._connect_s = connect_s
         self._timeout_s = timeout_s
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(_TIMEOUT_S)
+        self.sock.settimeout(self._connect_s)
         self.sock.connect(self._path)
         self.sock.settimeout(self._timeout_s)
 
@@ -53,10 +61,12 @@ class Client:
 
     Args:
         socket_path: of the daemon's API socket.
+        timeout_s: how long to wait for it to accept, and then for each piece of its answer.
     """
 
-    def __init__(self, socket_path: str | Path) -> None:
+    def __init__(self, socket_path: str | Path, timeout_s: float = _TIMEOUT_S) -> None:
         self._path = str(socket_path)
+        self._timeout_s = timeout_s
         self._connection: _UnixConnection | None = None
 
     def __enter__(self) -> Self:
@@ -74,6 +84,7 @@ class Client:
 
         Raises:
             Unreachable: nobody answers on the socket.
+            NoAnswer: somebody took the request and did not answer it.
             NotFound: the daemon knows no such object.
             ApiError: the daemon refused or failed; the text is its answer.
         """
@@ -114,7 +125,7 @@ class Client:
 
     def stream(self, path: str, **query: object) -> Iterator[dict[str, Any]]:
         """Follow an ndjson stream until the caller stops or the daemon ends; raises as ``get``."""
-        connection = _UnixConnection(self._path, None)
+        connection = _UnixConnection(self._path, self._timeout_s, None)
         try:
             response = self._send(connection, "GET", _target(path, query))
             if response.status != http.client.OK:
@@ -155,9 +166,15 @@ class Client:
         data = None if body is None else json.dumps(body).encode()
         try:
             response, answer = self._try(method, target, data, accept)
-        except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
+        except TimeoutError as error:
             self.close()
-            raise ApiError(f"{method} {target} failed, the daemon broke off: {error}") from error
+            raise NoAnswer(
+                f"{method} {target}: no answer from {self._path} within {self._timeout_s:.3g} s: "
+                "the daemon is still starting, or hangs; see: journalctl -u fwd"
+            ) from error
+        except (http.client.HTTPException, ConnectionError) as error:
+            self.close()
+            raise NoAnswer(f"{method} {target} failed, the daemon broke off: {error}") from error
         if response.status != http.client.OK:
             raise _refusal(response.status, answer)
         return response, answer
@@ -171,7 +188,7 @@ class Client:
                 return self._answer(self._send(self._connection, method, target, data, accept))
             except (http.client.RemoteDisconnected, ConnectionError):
                 self.close()
-        self._connection = _UnixConnection(self._path, _TIMEOUT_S)
+        self._connection = _UnixConnection(self._path, self._timeout_s, self._timeout_s)
         return self._answer(self._send(self._connection, method, target, data, accept))
 
     @staticmethod

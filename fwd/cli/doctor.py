@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["doctor", "findings"]
 
+_ANSWER_S = 5.0
+"""What a daemon has to say that it lives; it does in milliseconds."""
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
@@ -65,16 +67,18 @@ async def findings(config: Path, socket: str) -> AsyncIterator[Finding]:
         yield one
 
 
-def _daemon(socket: str) -> tuple[Finding, bool]:
-    """How the daemon is, and whether it runs."""
-    from fwd.api.client import ApiError, Client, Unreachable  # noqa: PLC0415
+def _daemon(socket: str) -> tuple[Finding, bool | None]:
+    """How the daemon is, and whether it runs; None = somebody accepts, and nobody answers."""
+    from fwd.api.client import ApiError, Client, NoAnswer, Unreachable  # noqa: PLC0415
     from fwd.control.doctor import Finding  # noqa: PLC0415
 
     try:
-        with Client(socket) as client:
+        with Client(socket, _ANSWER_S) as client:
             answer = client.get("/v1/status")
     except Unreachable as error:
         return Finding("daemon", "warn", str(error)), False
+    except NoAnswer as error:
+        return Finding("daemon", "fail", str(error)), None
     except ApiError as error:
         return Finding("daemon", "fail", str(error)), True
     ready, total = answer["endpoints"]["states"].get("ready", 0), answer["endpoints"]["total"]

@@ -14,6 +14,8 @@ from fwd.cli.render import duration, fields, json_object, paint, print_lines
 __all__ = ["status"]
 
 _WAIT_STEP_S = 0.1
+_LEAST_S = 0.5
+"""What a daemon gets to answer, however little of the wait is left."""
 _EXIT_TIMED_OUT = 5
 _READY = "ready"
 
@@ -47,22 +49,24 @@ def status(
 
 def _fetch(socket: str, wait_s: float | None) -> dict[str, Any]:
     """Ask once, or until all is ready or ``wait_s`` is over."""
-    from fwd.api.client import Client, Unreachable  # noqa: PLC0415 - starts fast without
+    from fwd.api.client import Client, NoAnswer, Unreachable  # noqa: PLC0415 - starts fast without
 
-    deadline = time.monotonic() + (wait_s or 0)
+    if wait_s is None:
+        with Client(socket) as client:
+            plain: dict[str, Any] = client.get("/v1/status")
+        return plain
+    deadline = time.monotonic() + wait_s
     while True:
-        in_time = wait_s is not None and time.monotonic() < deadline
+        left_s = deadline - time.monotonic()
         try:
-            with Client(socket) as client:
+            with Client(socket, max(left_s, _LEAST_S)) as client:
                 answer: dict[str, Any] = client.get("/v1/status")
-        except Unreachable as error:
-            if wait_s is None:
-                raise
-            if not in_time:
+        except (NoAnswer, Unreachable) as error:
+            if time.monotonic() >= deadline:
                 typer.echo(f"fwd: {error}", err=True)
                 raise typer.Exit(_EXIT_TIMED_OUT) from None
         else:
-            if not in_time or _is_ready(answer):
+            if left_s <= 0 or _is_ready(answer):
                 return answer
         time.sleep(_WAIT_STEP_S)
 

@@ -54,12 +54,12 @@ class Finding:
     """What was found and, unless all is well, what to do."""
 
 
-async def examine(node: NodeFile, *, running: bool) -> AsyncIterator[Finding]:
+async def examine(node: NodeFile, *, running: bool | None) -> AsyncIterator[Finding]:
     """Look at everything, in the order in which one thing rests on another.
 
     Args:
         node: what the host is to serve.
-        running: its daemon answers: what a daemon has taken is fine then.
+        running: its daemon answers: what a daemon has taken is fine then; None = cannot be told.
     """
     yield _judge("tun device", check_tun_device, "/dev/net/tun opens")
     yield _judge("rights", check_rights, "devices can be made, namespaces entered")
@@ -101,7 +101,7 @@ def _address(node: NodeFile, device: Device | None) -> Finding:
     return Finding("underlay", "ok", f"{ip} is on {device.name}")
 
 
-async def _port(node: NodeFile, *, running: bool) -> Finding:
+async def _port(node: NodeFile, *, running: bool | None) -> Finding:
     what, port = "tunnel port", node.tunnel.port
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         try:
@@ -117,6 +117,9 @@ async def _port(node: NodeFile, *, running: bool) -> Finding:
     owner = await asyncio.to_thread(udp_owner, port)
     if running:
         return Finding(what, "ok", f"UDP {port} is the daemon's" + (f", {owner}" if owner else ""))
+    if running is None:
+        by = owner or "systemd, or the kernel"
+        return Finding(what, "warn", f"UDP {port} is held by {by}: the silent daemon's?")
     device = None if owner else await vxlan_owner(port)
     who = owner or (f"the kernel's VXLAN device {device}" if device else None)
     if who is None:
@@ -193,7 +196,7 @@ def _masquerade() -> Finding:
     return Finding("masquerade", "ok", "nft is there")
 
 
-def _peer(node: NodeFile, peer: PeerSection, *, running: bool) -> Finding:
+def _peer(node: NodeFile, peer: PeerSection, *, running: bool | None) -> Finding:
     """Ask a peer's kernel twice: is it there, and has anybody its tunnel port?
 
     Of two hosts that are being set up one is the first: its peer fails only beside a daemon.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,7 @@ from tests.api.daemon import LabDaemon, lab_daemon
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -22,3 +24,13 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabDaemon]:
         configure_log(stream=log)
         yield daemon
         structlog.reset_defaults()
+
+
+@pytest.fixture
+def silent(tmp_path: Path) -> Iterator[str]:
+    """A socket that takes connections, as systemd's does, and behind which nobody answers."""
+    path = str(tmp_path / "silent.sock")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(path)
+        listener.listen(16)
+        yield path

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+import socket
+import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from tests.api.daemon import LabDaemon
 from tests.cli.invoke import fwd
+
+doctor = import_module("fwd.cli.doctor")  # the package's name is the command
+ON_LO = (
+    "node: {name: n, ip: 127.0.0.1, pod_cidr: 10.0.0.0/24, router_ip: 10.0.0.1}\n"
+    "tunnel: {port: 18472}\n"
+)
 
 
 def test_each_line_is_level_subject_and_advice(lab: LabDaemon):
@@ -42,12 +51,27 @@ def test_endpoints_that_are_not_ready_are_a_warning(lab: LabDaemon, monkeypatch)
 
 
 @pytest.mark.netns
+def test_silent_daemon_is_a_failure_and_no_end(silent: str, tmp_path: Path, monkeypatch):
+    """Somebody accepts and nobody answers: said after seconds, and the rest is looked at."""
+    monkeypatch.setattr(doctor, "_ANSWER_S", 0.2)
+    path = tmp_path / "n.yaml"
+    began = time.monotonic()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as held:
+        held.bind(("127.0.0.1", 0))
+        path.write_text(ON_LO.replace("18472", str(held.getsockname()[1])))
+        ran = fwd("doctor", "--config", str(path), socket=silent)
+    assert time.monotonic() - began < 10
+    assert ran.code == 1
+    lines = ran.out.splitlines()
+    assert lines[0].startswith("fail  daemon: GET /v1/status: no answer from ")
+    assert "journalctl -u fwd" in lines[0]
+    assert any("the silent daemon's?" in line for line in lines)
+
+
+@pytest.mark.netns
 def test_all_is_well_is_exit_0(tmp_path: Path):
     """Warnings do not fail."""
     path = tmp_path / "n.yaml"
-    path.write_text(
-        "node: {name: n, ip: 127.0.0.1, pod_cidr: 10.0.0.0/24, router_ip: 10.0.0.1}\n"
-        "tunnel: {port: 18472}\n"
-    )
+    path.write_text(ON_LO)
     ran = fwd("doctor", "--config", str(path), socket=str(tmp_path / "none"))
     assert ran.code == 0, ran.out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import threading
 import time
 from pathlib import Path
@@ -81,6 +82,30 @@ def test_status_wait_times_out_without_a_daemon(tmp_path: Path):
     ran = fwd("status", "--wait", "0.2", socket=str(tmp_path / "no.sock"))
     assert ran.code == 5
     assert "cannot reach the daemon" in ran.err
+
+
+def test_status_wait_keeps_its_time_where_nobody_answers(silent: str):
+    """A socket that accepts is no daemon: what was waited for did not come, in that time."""
+    began = time.monotonic()
+    ran = fwd("status", "--wait", "1", socket=silent)
+    assert 0.9 < time.monotonic() - began < 4
+    assert ran.code == 5
+    assert f"no answer from {silent} within " in ran.err
+
+
+def test_status_wait_outlives_a_daemon_that_breaks_off(tmp_path: Path):
+    """A daemon that ends under the question is asked again: the next one may be well."""
+    path = str(tmp_path / "fwd.sock")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dying:
+        dying.bind(path)
+        dying.listen(4)
+        codes: list[int] = []
+        waiter = threading.Thread(target=lambda: codes.append(_wait_code(path)))
+        waiter.start()
+        dying.accept()[0].close()
+    with lab_daemon(tmp_path):
+        waiter.join(10)
+    assert codes == [0]
 
 
 def test_status_wait_sees_the_daemon_come(tmp_path: Path):
