@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from fwd.config.schema import EndpointSection, NodeFile
-from fwd.config.show import redacted, settings
+from fwd.config.show import settings
 from fwd.control.node_source import ManifestFile
 from fwd.control.world import World
 from fwd.datapath.binding import Datapath
@@ -168,8 +168,8 @@ def _table(dp: Datapath, name: str) -> dict[str, int]:
 
 
 def config(agent: Agent) -> Record:
-    """The settings that run, without secrets, and the file they are read from."""
-    return {"path": str(agent.node.path), "settings": redacted(settings(agent.node))}
+    """The settings that run, and the file they are read from."""
+    return {"path": str(agent.node.path), "settings": settings(agent.node)}
 
 
 def endpoint_id(agent: Agent, text: str) -> int | None:

@@ -116,7 +116,16 @@ def _put(tar: tarfile.TarFile, name: str, text: str) -> None:
 
 
 def _json(value: object) -> str:
-    return json.dumps(value, indent=1) + "\n"
+    """Return what goes into the archive: whatever it is, without what looks like a secret."""
+    from fwd.config.show import redacted  # noqa: PLC0415
+
+    return json.dumps(redacted(value), indent=1) + "\n"
+
+
+def _plain(text: str) -> str:
+    from fwd.config.show import redacted_text  # noqa: PLC0415
+
+    return redacted_text(text)
 
 
 def _versions() -> str:
@@ -144,13 +153,13 @@ def _settings(config: Path) -> str:
     from fwd.config.show import origin, redacted, settings  # noqa: PLC0415
 
     node = load_node_file(config, os.environ)
-    flat, places = redacted(settings(node)), origin(node)
+    flat, places = redacted(settings(node)), origin(node)  # here the keys are settings' names
     return _json({key: {"value": flat[key], "origin": places[key]} for key in flat})
 
 
 async def _doctor(config: Path, socket: str) -> str:
     lines = [f"{one.level}  {one.what}: {one.text}\n" async for one in findings(config, socket)]
-    return "".join(lines)
+    return _plain("".join(lines))
 
 
 def _ask(socket: str, path: str) -> str:
@@ -164,7 +173,7 @@ def _metrics(socket: str) -> str:
     from fwd.api.client import Client  # noqa: PLC0415
 
     with Client(socket) as client:
-        return client.text("/metrics")
+        return _plain(client.text("/metrics"))
 
 
 def _rows(socket: str, path: str, **query: object) -> str:
@@ -188,4 +197,4 @@ def _output(command: list[str]) -> str:
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=_COMMAND_S, check=False, errors="replace"
     )
-    return done.stdout + done.stderr
+    return _plain(done.stdout + done.stderr)

@@ -11,10 +11,13 @@ from fwd.config.schema import NodeFile, Section
 if TYPE_CHECKING:
     from fwd.config.check import KeyPath
 
-__all__ = ["as_text", "differences", "origin", "redacted", "settings"]
+__all__ = ["as_text", "differences", "origin", "redacted", "redacted_text", "settings"]
 
 _DEFAULT = "default"
-_SECRET = re.compile(r"password|passphrase|secret|token|credential|private_?key", re.IGNORECASE)
+_WORDS = r"passw(?:or)?d|passphrase|secret|token|credential|(?:private|api)[-_.]?key"
+_SECRET = re.compile(_WORDS, re.IGNORECASE)
+_PAIR = re.compile(rf"([\w.:/-]*(?:{_WORDS})[\w.:/-]*=)[^\s\"'\\,;)\]}}]+", re.IGNORECASE)
+"""``KEY=VALUE`` in a text, as labels of identities stand there."""
 _REMOVED = "<removed>"
 _ROW_NAMES = ("name", "prefix")
 """What tells a list's rows apart, where they have it."""
@@ -55,12 +58,30 @@ def as_text(value: Any) -> str:  # noqa: ANN401 - JSON
     return "-" if value is None else str(value)
 
 
-def redacted(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings without the values of keys that look like secrets."""
-    return {
-        key: _REMOVED if _SECRET.search(key.rpartition("]")[2]) else value
-        for key, value in flat.items()
-    }
+def redacted(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """Return settings or rows of tables without the values of keys that look like secrets.
+
+    Keys of mappings at any depth, as labels are, and of texts ``KEY=VALUE``; of a setting's name
+    the key behind the row's (``endpoints[NAME].KEY``). ``value`` itself is left as it is.
+    """
+    if isinstance(value, Mapping):
+        return {
+            key: _REMOVED if _SECRET.search(str(key).rpartition("]")[2]) else redacted(one)
+            for key, one in value.items()
+        }
+    if isinstance(value, list):
+        return [redacted(one) for one in value]
+    if not isinstance(value, str):
+        return value
+    key, _, rest = value.partition("=")
+    if rest and _SECRET.search(key) and " " not in key:
+        return f"{key}={_REMOVED}"  # whatever is in it
+    return redacted_text(value)
+
+
+def redacted_text(text: str) -> str:
+    """Return a text without the values of ``KEY=VALUE`` whose keys look like secrets."""
+    return _PAIR.sub(rf"\g<1>{_REMOVED}", text)
 
 
 def _walk(

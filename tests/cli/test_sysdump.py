@@ -10,7 +10,8 @@ from pathlib import Path
 from fwd.api import views
 from fwd.config import show
 from fwd.config.show import origin, settings
-from tests.api.daemon import LabDaemon
+from tests.api.daemon import LabDaemon, lab_daemon
+from tests.api.frames import NODE
 from tests.cli.invoke import fwd
 
 
@@ -54,6 +55,24 @@ def test_dump_has_everything_a_helper_asks_for(lab: LabDaemon, tmp_path: Path, m
     assert "hunter2" not in "".join(files.values())
     assert "<removed>" in files["config/running.json"]
     assert "<removed>" in files["config/file.json"]
+
+
+def test_dump_has_no_label_that_looks_like_a_secret(tmp_path: Path):
+    """Neither in settings nor in any table; its name stays, and the API's answer has it."""
+    text = NODE.replace("{app: curl}", "{app: curl, api-token: s3cr3t}").replace(
+        "    identity: 25001\n    labels", "    labels"
+    )
+    out = tmp_path / "dump.tar.gz"
+    with lab_daemon(tmp_path, text) as lab:
+        asked = fwd("endpoint", "get", "default/curl", "-o", "json", socket=lab.socket).out
+        same = fwd("config", "diff", socket=lab.socket)
+        fwd("sysdump", "--config", str(lab.agent.path), "--out", str(out), socket=lab.socket)
+    assert "s3cr3t" in asked
+    assert (same.code, same.out) == (0, "")
+    files = contents(out)
+    for name in ("config/file", "config/running", "tables/endpoints", "tables/identities"):
+        assert "api-token" in files[f"{name}.json"], name
+    assert [name for name, text in files.items() if "s3cr3t" in text] == []
 
 
 def test_dump_without_a_daemon_has_the_rest(tmp_path: Path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fwd.config.load import load_node_file, parse_node_text
-from fwd.config.show import differences, origin, redacted, settings
+from fwd.config.show import differences, origin, redacted, redacted_text, settings
 
 NODE = "node: {name: n1, ip: 192.0.2.1, pod_cidr: 10.0.0.0/24, router_ip: 10.0.0.1}\n"
 PODS = """\
@@ -54,6 +54,27 @@ def test_differences_are_removed_and_added_lines():
     old, new = {"a": 1, "b": 2, "c": [3]}, {"a": 1, "b": 4, "d": None}
     assert list(differences(old, new)) == ["- b: 2", "+ b: 4", "- c: [3]", "+ d: -"]
     assert list(differences(old, old)) == []
+
+
+def test_secrets_are_cut_out_of_labels_and_rows():
+    """At any depth, in mappings and in texts; what only looks alike stays, the original too."""
+    text = NODE + "endpoints: [{name: a, id: 1, identity: 9, ip: 10.0.0.2, labels: {db-token: x}}]"
+    flat = settings(parse_node_text(text, Path("n.yaml")))
+    assert redacted(flat)["endpoints[a].labels"] == {"db-token": "<removed>"}
+    assert flat["endpoints[a].labels"] == {"db-token": "x"}
+    rows = [
+        {"identity": 7, "labels": ["k8s:api-token=s3 'cr3t", "k8s:app=token-server", "app"]},
+        {"name": "token-server", "labels": {"app": "web", "apiKey": "y", "PASSWD": ["z"]}},
+    ]
+    assert redacted(rows) == [
+        {"identity": 7, "labels": ["k8s:api-token=<removed>", "k8s:app=token-server", "app"]},
+        {"name": "token-server",
+         "labels": {"app": "web", "apiKey": "<removed>", "PASSWD": "<removed>"}},
+    ]  # fmt: skip
+    line = 'reload refused error="labels {k8s:api-token=s3cr3t, app=token}" private_key=/k'
+    assert redacted_text(line) == (
+        'reload refused error="labels {k8s:api-token=<removed>, app=token}" private_key=<removed>'
+    )
 
 
 def test_secrets_are_cut_out():
