@@ -2,7 +2,7 @@
 
 Unlike preflight.py it goes on after a failure, runs beside a living daemon, and asks also what a
 start does not depend on. It changes nothing; two scratch sockets, a scratch TAP and, to each peer,
-one echo request and one empty datagram are all it makes.
+a few echo requests and one empty datagram are all it makes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import ctypes
 import os
 import shutil
 import socket
-import struct
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING, Literal
 from fwd.config.load import ConfigError
 from fwd.control.preflight import pod_mtu
 from fwd.netlink.door import check_rights
+from fwd.netlink.echo import HEADERS_SIZE, probe_way
 from fwd.netlink.errors import LinkError
 from fwd.netlink.link import device_of, vxlan_owner
 from fwd.netlink.netns import open_namespace
 from fwd.netlink.offload import TAP_CSUM, TAP_TSO, TAP_USO, probe_tap, probe_udp
 from fwd.netlink.owner import udp_owner
 from fwd.netlink.tap import check_tun_device, open_tap
+from fwd.netlink.tunnel import route_mtu
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -37,6 +39,10 @@ __all__ = ["Finding", "examine"]
 
 _ECHO_S = 1.0
 """How long a peer has to answer."""
+_ASKED_AT_ONCE = 128
+"""Peers; each takes a thread that waits."""
+_OVERHEAD = 50
+"""Bytes that VXLAN puts around a pod's packet."""
 _CLOCKSOURCE = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
 _SLOW_CLOCKS = frozenset({"hpet", "acpi_pm", "jiffies", "refined-jiffies"})
 _TIME_ERROR = 5
@@ -75,13 +81,9 @@ async def examine(node: NodeFile, *, running: bool | None) -> AsyncIterator[Find
         yield finding
     if node.features.masquerade:
         yield _masquerade()
-    peers = (
-        []
-        if device is None
-        else [asyncio.to_thread(_peer, node, peer, running=running) for peer in node.peers]
-    )
-    for finding in await asyncio.gather(*peers):
-        yield finding
+    if device is not None:
+        for finding in await _peers(node, device, running=running):
+            yield finding
     yield _clock()
 
 
@@ -128,7 +130,7 @@ async def _port(node: NodeFile, *, running: bool | None) -> Finding:
 
 
 def _mtu(node: NodeFile, device: Device) -> Finding:
-    what, overhead = "mtu", 50 if node.tunnel.protocol == "vxlan" else 0
+    what, overhead = "mtu", _overhead(node)
     try:
         mtu = pod_mtu(node, device)
     except ConfigError as error:
@@ -141,6 +143,10 @@ def _mtu(node: NodeFile, device: Device) -> Finding:
         )
         return Finding(what, "warn", text)
     return Finding(what, "ok", f"pods have {mtu}, {device.name} has {device.mtu}")
+
+
+def _overhead(node: NodeFile) -> int:
+    return _OVERHEAD if node.tunnel.protocol == "vxlan" else 0
 
 
 def _offloads(node: NodeFile) -> Iterator[Finding]:
@@ -196,8 +202,24 @@ def _masquerade() -> Finding:
     return Finding("masquerade", "ok", "nft is there")
 
 
-def _peer(node: NodeFile, peer: PeerSection, *, running: bool | None) -> Finding:
-    """Ask a peer's kernel twice: is it there, and has anybody its tunnel port?
+async def _peers(node: NodeFile, device: Device, *, running: bool | None) -> list[Finding]:
+    """Ask all peers side by side."""
+    try:
+        size = min(pod_mtu(node, device) + _overhead(node), device.mtu)
+    except ConfigError:
+        size = HEADERS_SIZE  # said already
+
+    def ask(peer: PeerSection) -> Finding:
+        return _peer(node, peer, size, running=running)
+
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(_ASKED_AT_ONCE, "fwd-doctor") as threads:
+        asked = (loop.run_in_executor(threads, ask, peer) for peer in node.peers)
+        return list(await asyncio.gather(*asked))
+
+
+def _peer(node: NodeFile, peer: PeerSection, size: int, *, running: bool | None) -> Finding:
+    """Ask a peer's kernel: is it there, do full packets reach it, has anybody its tunnel port?
 
     Of two hosts that are being set up one is the first: its peer fails only beside a daemon.
     """
@@ -206,15 +228,35 @@ def _peer(node: NodeFile, peer: PeerSection, *, running: bool | None) -> Finding
         if node.tunnel.protocol == "vxlan" and _port_refused(str(node.node.ip), ip, node):
             text = f"{ip} is there, but nobody has UDP {node.tunnel.port}: start its daemon"
             return Finding(what, "fail" if running else "warn", text)
-        answered = _echo(ip)
+        way = probe_way(node.node.ip, peer.ip, size, _ECHO_S)
     except OSError as error:
         return Finding(what, "fail", f"{ip}: {error.strerror}: see `ip route get {ip}`")
-    if answered is None:
+    if way is None:
         return Finding(what, "warn", f"{ip}: cannot tell, an echo request takes root or ping_group")
-    if not answered:
-        text = f"{ip} does not answer: host down, or a firewall in between (UDP, ICMP)"
+    if not way.small:
+        text = f"{ip} does not answer echo requests: cannot tell a host down from a firewall (ICMP)"
         return Finding(what, "warn", text)
-    return Finding(what, "ok", f"{ip} answers, its tunnel port does not refuse")
+    if not way.whole:
+        return _narrow(node, peer, size, cut=way.cut)
+    text = f"{ip} answers echo requests of up to {size} bytes"
+    if node.tunnel.protocol == "vxlan":
+        port = node.tunnel.port
+        text += f"; UDP {port} is not refused (whether a firewall swallows it cannot be told)"
+    return Finding(what, "ok", text)
+
+
+def _narrow(node: NodeFile, peer: PeerSection, size: int, *, cut: bool) -> Finding:
+    """Tell of a way that small packets pass and one of ``size`` bytes does not pass whole."""
+    mtu = route_mtu(node.node.ip, peer.ip)  # what a router has said meanwhile
+    known = mtu is not None and mtu < size
+    where = f"the way takes {mtu}" if known else f"`tracepath -n {peer.ip}` finds where"
+    advice = f"set tunnel.mtu to {mtu - _overhead(node)}" if mtu and known else "lower tunnel.mtu"
+    text = f"{peer.ip} answers small echo requests, one of {size} bytes"
+    if cut:
+        text += f" in fragments only, as pods' full packets will travel ({where}): {advice}"
+        return Finding(f"peer {peer.name}", "warn", text)
+    text += f" is not answered: pods' full packets get lost, there or back ({where}): {advice}"
+    return Finding(f"peer {peer.name}", "fail", text)
 
 
 def _port_refused(source: str, ip: str, node: NodeFile) -> bool:
@@ -231,31 +273,6 @@ def _port_refused(source: str, ip: str, node: NodeFile) -> bool:
         except TimeoutError:
             return False
     return False
-
-
-def _echo(ip: str) -> bool | None:
-    """Ping once; None when we may not."""
-    sock = None
-    for kind in (socket.SOCK_DGRAM, socket.SOCK_RAW):
-        try:
-            sock = socket.socket(socket.AF_INET, kind, socket.IPPROTO_ICMP)
-        except PermissionError:
-            continue
-        break
-    if sock is None:
-        return None
-    body = struct.pack("!BBHHH", 8, 0, 0, os.getpid() & 0xFFFF, 1)
-    total = sum(struct.unpack("!4H", body))
-    checksum = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
-    with sock:
-        sock.settimeout(_ECHO_S)
-        sock.connect((ip, 0))
-        sock.send(body[:2] + struct.pack("!H", checksum) + body[4:])
-        try:
-            sock.recv(1500)
-        except TimeoutError:
-            return False
-    return True
 
 
 def _clock() -> Finding:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from fwd.config.load import parse_node_text
 from fwd.control import doctor
 from fwd.control.doctor import examine
+from fwd.netlink.echo import Way
 from fwd.netlink.errors import LinkError
 from fwd.netlink.link import Device
 from fwd.netlink.offload import TAP_CSUM, UdpOffload
@@ -90,7 +92,10 @@ def test_peer_that_listens_is_well_and_one_that_does_not_is_named():
         )
         all_found = found(peers, port=port, running=True)
         alone = found(peers, port=port)
-    assert all_found["peer b"] == ("ok", "127.0.0.2 answers, its tunnel port does not refuse")
+    level, text = all_found["peer b"]
+    assert level == "ok"
+    assert f"answers echo requests of up to 65535 bytes; UDP {port} is not refused" in text
+    assert "cannot be told" in text, "no more is claimed than is known"
     assert all_found["peer c"][0] == "fail"
     assert f"nobody has UDP {port}: start its daemon" in all_found["peer c"][1]
     assert alone["peer c"] == ("warn", all_found["peer c"][1]), "the first of two set up"
@@ -101,11 +106,51 @@ def test_peer_that_is_silent_is_a_warning(monkeypatch):
     monkeypatch.setattr(doctor, "_ECHO_S", 0.05)
     monkeypatch.setattr(doctor, "_port_refused", lambda *_: False)
     peers = "peers:\n  - {name: b, ip: 127.0.0.2, pod_cidr: 10.1.0.0/24}\n"
-    for answer, text in ((False, "does not answer"), (None, "cannot tell")):
-        monkeypatch.setattr(doctor, "_echo", lambda _ip, answer=answer: answer)
+    for answer, text in ((Way(False, False, False), "does not answer"), (None, "cannot tell")):
+        monkeypatch.setattr(doctor, "probe_way", lambda *_, answer=answer: answer)
         level, said = found(peers)["peer b"]
         assert level == "warn"
         assert text in said
+
+
+@pytest.mark.parametrize(
+    ("way", "known", "level", "texts"),
+    [
+        (Way(True, False, True), 1400, "warn", ("in fragments only", "tunnel.mtu to 1350")),
+        (Way(True, False, True), 1500, "warn", ("in fragments only", "tracepath -n 127.0.0.2")),
+        (Way(True, False, False), 1500, "fail", ("get lost", "lower tunnel.mtu")),
+    ],
+)
+def test_way_that_large_packets_do_not_pass_is_named(monkeypatch, way, known, level, texts):
+    """With the size that was tried, and what a router has said."""
+
+    async def device_of(_address):
+        return replace(LO, mtu=1500)
+
+    monkeypatch.setattr(doctor, "device_of", device_of)
+    monkeypatch.setattr(doctor, "_port_refused", lambda *_: False)
+    monkeypatch.setattr(doctor, "probe_way", lambda *_: way)
+    monkeypatch.setattr(doctor, "route_mtu", lambda *_: known)
+    said = found("peers:\n  - {name: b, ip: 127.0.0.2, pod_cidr: 10.1.0.0/24}\n")["peer b"]
+    assert said[0] == level
+    assert all(text in said[1] for text in ("one of 1500 bytes", *texts)), said
+
+
+def test_many_silent_peers_take_no_longer_than_one(monkeypatch):
+    """They are asked side by side, however few cores there are."""
+
+    def wait(*_):
+        time.sleep(0.2)
+
+    monkeypatch.setattr(doctor, "_port_refused", lambda *_: False)
+    monkeypatch.setattr(doctor, "probe_way", wait)
+    rows = "".join(
+        f"  - {{name: p{one}, ip: 127.0.1.{one}, pod_cidr: 10.1.{one}.0/24}}\n"
+        for one in range(1, 101)
+    )
+    began = time.monotonic()
+    assert len([what for what in found(f"peers:\n{rows}") if what.startswith("peer p")]) == 100
+    assert time.monotonic() - began < 3, "one after another they take 20 s"
 
 
 def test_missing_namespace_and_missing_netns_fail():
