@@ -83,6 +83,9 @@ def _daemon(socket: str) -> tuple[Finding, bool | None]:
         return Finding("daemon", "fail", str(error)), True
     ready, total = answer["endpoints"]["states"].get("ready", 0), answer["endpoints"]["total"]
     text = f"pid {answer['pid']}, {ready} of {total} endpoints ready"
+    if lost := answer.get("lost"):
+        text += f", {' and '.join(lost)} gone: `fwd reload` makes it again"
+        return Finding("daemon", "fail", text), True
     if ready == total:
         return Finding("daemon", "ok", text), True
     return Finding("daemon", "warn", f"{text}; see `fwd endpoint list` and `fwd reload`"), True

@@ -35,13 +35,11 @@ def status(
     if output is Form.JSON:
         print_lines(json_object(answer))
     elif brief:
-        print("OK" if healthy else f"degraded: endpoints {_endpoints_text(answer)}")
+        print("OK" if healthy else f"degraded: endpoints {_state_text(answer)}")
     else:
         print_lines(fields(_pairs(answer, healthy=healthy)))
     if wait is not None and not healthy:
-        typer.echo(
-            f"fwd: not ready after {wait:g} s: endpoints {_endpoints_text(answer)}", err=True
-        )
+        typer.echo(f"fwd: not ready after {wait:g} s: endpoints {_state_text(answer)}", err=True)
         raise typer.Exit(_EXIT_TIMED_OUT)
     if brief and not healthy:
         raise typer.Exit(1)
@@ -73,7 +71,8 @@ def _fetch(socket: str, wait_s: float | None) -> dict[str, Any]:
 
 def _is_ready(answer: dict[str, Any]) -> bool:
     endpoints = answer["endpoints"]
-    return bool(endpoints["states"].get(_READY, 0) == endpoints["total"])
+    ready = endpoints["states"].get(_READY, 0) == endpoints["total"]
+    return bool(ready and not answer.get("lost"))
 
 
 def _endpoints_text(answer: dict[str, Any]) -> str:
@@ -81,6 +80,11 @@ def _endpoints_text(answer: dict[str, Any]) -> str:
     text = f"{endpoints['states'].get(_READY, 0)} of {endpoints['total']} ready"
     others = sorted(item for item in endpoints["states"].items() if item[0] != _READY)
     return text + "".join(f", {count} {state}" for state, count in others)
+
+
+def _state_text(answer: dict[str, Any]) -> str:
+    """Everything that ``_is_ready`` looks at."""
+    return _endpoints_text(answer) + "".join(f", {name} gone" for name in answer.get("lost", ()))
 
 
 def _pairs(answer: dict[str, Any], *, healthy: bool) -> Iterator[tuple[str, object]]:
@@ -92,6 +96,8 @@ def _pairs(answer: dict[str, Any], *, healthy: bool) -> Iterator[tuple[str, obje
     yield "Pods", f"{', '.join(node['pod_cidr'])} via {', '.join(node['router_ip'])}"
     yield "Config", f"{answer['config']}, revision {answer['revision']}"
     yield "Endpoints", _endpoints_text(answer)
+    if lost := answer.get("lost"):
+        yield "Lost", f"{', '.join(lost)}: somebody deleted it; `fwd reload` makes it again"
     yield "Peers", answer["peers"]
     if outside := answer.get("outside"):
         way = f"from {outside['uplink']} to {outside['device']}"

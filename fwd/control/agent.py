@@ -17,7 +17,7 @@ from fwd.config.check import unsteered
 from fwd.control.apply import apply, diff
 from fwd.control.compile import compile_world
 from fwd.control.endpoints import READY, EndpointDevices
-from fwd.control.host import HostDevice
+from fwd.control.host import HostDevice, own_devices
 from fwd.control.memory import Garbage
 from fwd.control.net import NetDevice
 from fwd.control.node_source import NodeSource
@@ -190,7 +190,7 @@ class Agent:
                 "port": self.node.tunnel.port,
                 "mtu": self._mtu,
             },
-            "outside": self._net.status() if self._net else None,
+            **own_devices(self._host, self._net),
             "offload": self._offloads.status(self._pump.pump),
             "sweep": {"runs": self._sweep.runs, "deleted": self._sweep.deleted},
         }

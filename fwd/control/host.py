@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fwd.control.compile import router_mac
 from fwd.control.preflight import at_line
@@ -20,17 +20,19 @@ from fwd.model.rows import Settings
 from fwd.netlink.errors import LinkError
 from fwd.netlink.host import HOST_DEVICE, HostShape, shape_host
 from fwd.netlink.masquerade import Forwarding, masquerade, stop_masquerade
+from fwd.netlink.outside import NET_DEVICE
 from fwd.netlink.tap import open_tap
 from fwd.observe.log import get_logger
 
 if TYPE_CHECKING:
     from fwd.config.schema import NodeFile
+    from fwd.control.net import NetDevice
     from fwd.control.revive import StoredTap
     from fwd.datapath.binding import Pump
     from fwd.model.rows import Address, Network
     from fwd.netlink.tap import Tap
 
-__all__ = ["HostDevice", "HostPlan", "plan_host"]
+__all__ = ["HostDevice", "HostPlan", "own_devices", "plan_host"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,8 @@ class HostDevice:
         self._before: HostPlan | None = None
         self._forwarding = Forwarding()
         self._masquerading = False
+        self.is_lost = False
+        """Somebody deleted the device, and no reload has made it again."""
 
     @property
     def tap(self) -> Tap | None:
@@ -167,7 +171,7 @@ class HostDevice:
 
     def commit(self) -> None:
         """Let packets of the host through."""
-        self._before, self._adopted = self._plan, False
+        self._before, self._adopted, self.is_lost = self._plan, False, False
         if self._tap is None:
             return
         if not self._watched:
@@ -181,7 +185,7 @@ class HostDevice:
 
     def mark_gone(self) -> None:
         """Note that somebody deleted the device; the next reload makes it again."""
-        tap, self._tap = self._tap, None
+        tap, self._tap, self.is_lost = self._tap, None, True
         self._watched, self._plan, self._before = False, None, None
         self._forget()
         if tap is not None:
@@ -229,3 +233,16 @@ class HostDevice:
         if self._masquerading:
             await stop_masquerade()
             self._masquerading = False
+
+
+def own_devices(host: HostDevice | None, net: NetDevice | None) -> dict[str, Any]:
+    """Return what a status says of the node's own devices.
+
+    Returns:
+        ``outside`` (``NetDevice.status``), and ``lost``: names of those that somebody deleted.
+    """
+    names = {HOST_DEVICE: host, NET_DEVICE: net}
+    return {
+        "outside": net.status() if net else None,
+        "lost": [name for name, device in names.items() if device and device.is_lost],
+    }

@@ -107,6 +107,8 @@ class NetDevice:
         """What the kernel was told last; None = nothing."""
         self._fresh = True
         """Nothing was done yet: a killed daemon may have left its tables."""
+        self.is_lost = False
+        """Somebody deleted the device, and no reload has made it again."""
 
     @property
     def tap(self) -> Tap | None:
@@ -152,7 +154,7 @@ class NetDevice:
 
     async def commit(self) -> None:
         """Let packets from outside through, and leave to the host what is no frontend any more."""
-        self._before, self._adopted = self._plan, False
+        self._before, self._adopted, self.is_lost = self._plan, False, False
         if self._plan is None:
             await self.close()
             return
@@ -170,7 +172,7 @@ class NetDevice:
 
     def mark_gone(self) -> None:
         """Note that somebody deleted the device; the next reload makes it again."""
-        tap, self._tap = self._tap, None
+        tap, self._tap, self.is_lost = self._tap, None, True
         self._watched, self._plan, self._before = False, None, None
         self._forget()
         if tap is not None:

@@ -47,6 +47,21 @@ def test_status_tells_what_is_open_to_the_outside(lab: LabDaemon):
     assert "Outside:    3 frontends, from eth0 to cilium_net\n" in ran.out
 
 
+def test_status_tells_of_a_lost_device_of_the_nodes(lab: LabDaemon):
+    """The host's way to pods is part of what shall be well: in every form, and for --wait."""
+    plain = lab.agent.status()
+    lab.agent.status = lambda: plain | {"lost": ["cilium_host"]}  # type: ignore[method-assign]
+    ran = fwd("status", socket=lab.socket)
+    assert ran.out.startswith("Daemon:     degraded, up ")
+    assert "Lost:       cilium_host: somebody deleted it; `fwd reload` makes it again\n" in ran.out
+    ran = fwd("status", "--brief", socket=lab.socket)
+    assert (ran.out, ran.code) == ("degraded: endpoints 1 of 1 ready, cilium_host gone\n", 1)
+    assert fwd("status", "--wait", "0.2", socket=lab.socket).code == 5
+    ran = fwd("doctor", "--config", str(lab.agent.path), socket=lab.socket)
+    assert "1 of 1 endpoints ready, cilium_host gone: `fwd reload`" in ran.out.splitlines()[0]
+    assert ran.out.startswith("fail  daemon: ")
+
+
 def test_status_json(lab: LabDaemon):
     """The API's object as it is."""
     answer = json.loads(fwd("status", "-o", "json", socket=lab.socket).out)

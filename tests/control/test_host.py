@@ -11,7 +11,7 @@ import pytest
 
 from fwd.config.load import ConfigError, parse_node_text
 from fwd.control.compile import compile_world, router_mac
-from fwd.control.host import HostDevice, plan_host
+from fwd.control.host import HostDevice, own_devices, plan_host
 from fwd.datapath.packet import PORT_HOST
 from fwd.netlink.host import HOST_DEVICE
 from fwd.netlink.shim import in_namespace
@@ -177,10 +177,14 @@ def test_a_deleted_device_is_made_again_by_the_next_prepare():
         await host.prepare(node())
         host.commit()
         in_netns(name, "ip", "link", "del", HOST_DEVICE)
+        assert own_devices(host, None) == {"outside": None, "lost": []}
         host.mark_gone()
+        assert own_devices(host, None)["lost"] == [HOST_DEVICE]
         ports.watched.clear()  # the pump has let go of it
         await host.prepare(node())
+        assert own_devices(host, None)["lost"] == [HOST_DEVICE], "it may yet be rolled back"
         host.commit()
+        assert own_devices(host, None)["lost"] == []
         assert (ports.watched, ours(name)) == ({PORT_HOST}, {"10.0.1.0/24", "10.0.2.0/24"})
         await host.close()
 

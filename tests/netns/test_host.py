@@ -238,11 +238,15 @@ def test_what_the_host_routes_to_a_pod_is_the_worlds(net):
 
 def test_a_deleted_host_device_comes_back_with_a_reload(net):
     """The rest goes on; SIGHUP makes it again."""
-    net.lab.run("node1", "ip", "link", "del", "cilium_host")
-    assert net.reaches("a0", B0)
-    assert net.ping("a0", NODE1).returncode != 0
-    net.reload(net.nodes["node1"])
-    net.lab.wait_for("cilium_host", lambda: net.reaches("node1", A0), timeout_s=10)
+    with contextlib.closing(Client(net.nodes["node1"].socket)) as client:
+        assert client.get("/v1/status")["lost"] == []
+        net.lab.run("node1", "ip", "link", "del", "cilium_host")
+        assert net.reaches("a0", B0)
+        assert net.ping("a0", NODE1).returncode != 0
+        assert client.get("/v1/status")["lost"] == ["cilium_host"]
+        net.reload(net.nodes["node1"])
+        net.lab.wait_for("cilium_host", lambda: net.reaches("node1", A0), timeout_s=10)
+        assert client.get("/v1/status")["lost"] == []
     assert net.reaches("a0", NODE1)
 
 
