@@ -66,8 +66,8 @@ def test_monitor_prints_lines_until_interrupted(lab: LabDaemon):
 
 
 def test_monitor_json_and_types(lab: LabDaemon):
-    """-t narrows and repeats, -o json prints one object a line."""
-    with monitor(lab, "-t", "drop", "-t", "step", "-o", "json") as process:
+    """-t narrows, repeats and takes several, -o json prints one object a line."""
+    with monitor(lab, "-t", "drop,step", "-t", "drop", "-o", "json") as process:
         lab.send(syn())
         records = [json.loads(line) for line in read(process, 11)]
         assert {one["type"] for one in records} == {"step"}
@@ -87,7 +87,7 @@ def test_monitor_says_when_the_daemon_ends(lab: LabDaemon):
     assert (process.returncode, err) == (1, "fwd: the daemon has ended the stream\n")
 
 
-@pytest.mark.parametrize("name", ["frob", ""])
+@pytest.mark.parametrize("name", ["frob", "", "drop,frob", "drop,"])
 def test_monitor_of_an_unknown_type_is_usage(name: str):
     """A typo is told before anything is asked."""
     ran = fwd("monitor", "-t", name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import typer
 from fwd.cli.main import app
 from fwd.config.pieces import ENVIRONMENT
 from fwd.config.schema import NodeFile, Section
+from fwd.control.reload import refuse_fixed
 
 MAN = Path(__file__).resolve().parents[2] / "docs" / "man"
 PAGES = sorted(MAN.iterdir())
@@ -54,6 +56,21 @@ def test_every_key_is_in_the_manual():
     """Of the node file, at any depth."""
     assert {"lifetimes_s", "tcp_syn", "affinity_timeout_s", "state"} <= keys(NodeFile)
     assert keys(NodeFile) - words("fwd.yaml.5") == set()
+
+
+def test_stars_are_at_what_a_reload_refuses():
+    """And a plus at what a restart does not change either."""
+    page = (MAN / "fwd.yaml.5").read_text().partition(".SH SECTIONS")[2]
+    marked, section = set(), ""
+    for line in page.splitlines():
+        section = line.removeprefix(".SS ") if line.startswith(".SS ") else section
+        if found := re.fullmatch(r"\.BR (\w+) ([*+])[,;]?", line):
+            marked |= {(f"{one}.{found[1]}", found[2]) for one in section.split(", ")}
+    refused = set(re.findall(r'"(\w+\.\w+)"', inspect.getsource(refuse_fixed)))
+    assert len(refused) == 7
+    stars = {key for key, mark in marked if mark == "*"}
+    assert stars - {"api.listen", "metrics.socket"} == refused, "those two share their paragraph"
+    assert {key for key, mark in marked if mark == "+"} == {"conntrack.capacity"}
 
 
 def test_every_variable_is_in_the_manual():
