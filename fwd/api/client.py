@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import grp
 import http.client
 import json
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,13 +29,17 @@ class NotFound(ApiError):  # noqa: N818 - an answer, not a failure
 
 
 class Unreachable(ApiError):  # noqa: N818
-    """Nobody answers on the socket."""
+    """Nobody answers on the socket, or we may not open it."""
 
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(
-            f"cannot reach the daemon at {path}: {reason}; is it running? "
-            "try: systemctl status fwd, or fwd run --config FILE"
+    def __init__(self, path: str, error: OSError) -> None:
+        advice = (
+            f"it is for root and {_group_of(path)}: run as root, or as root "
+            "`usermod -aG GROUP USER` and log in again"
+            if error.errno == errno.EACCES
+            else "is it running? try: systemctl status fwd, or fwd run --config FILE"
         )
+        reason = error.strerror or str(error)
+        super().__init__(f"cannot reach the daemon at {path}: {reason}; {advice}")
 
 
 class NoAnswer(ApiError):  # noqa: N818
@@ -210,11 +217,19 @@ class Client:
                 connection.connect()
             except OSError as error:
                 connection.close()
-                raise Unreachable(self._path, error.strerror or str(error)) from error
+                raise Unreachable(self._path, error) from error
         headers = {} if data is None else {"Content-Type": "application/json"}
         headers |= {} if accept is None else {"Accept": accept}
         connection.request(method, target, data, headers)
         return connection.getresponse()
+
+
+def _group_of(path: str) -> str:
+    """Name the group that may open a socket, as far as we may see it."""
+    try:
+        return f"its group {grp.getgrgid(os.stat(path).st_gid).gr_name}"  # noqa: PTH116 - a text
+    except (OSError, KeyError):
+        return "its group (fwd, where the package is installed)"
 
 
 def _target(path: str, query: dict[str, object]) -> str:

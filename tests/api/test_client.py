@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import grp
 import socket
 import threading
 from typing import TYPE_CHECKING
@@ -122,3 +124,18 @@ def test_rows_walk_pages(lab: LabDaemon):
         assert len(whole) == len({row["prefix"] for row in whole}) == 8
         for limit in (1, 3, 7):
             assert list(client.rows("/v1/ipcache", limit=limit)) == whole
+
+
+def test_socket_that_is_not_for_us_names_its_group(tmp_path: Path):
+    """Its daemon may well be running; what helps is the group, or root."""
+    path = tmp_path / "fwd.sock"
+    path.touch()
+    group = grp.getgrgid(path.stat().st_gid).gr_name
+    denied = PermissionError(errno.EACCES, "Permission denied")
+    assert str(Unreachable(str(path), denied)) == (
+        f"cannot reach the daemon at {path}: Permission denied; it is for root and its group "
+        f"{group}: run as root, or as root `usermod -aG GROUP USER` and log in again"
+    )
+    assert "its group (fwd, where the package is installed)" in str(
+        Unreachable(f"{tmp_path}/none", denied)
+    )
