@@ -52,23 +52,26 @@ def doctor(
 async def findings(config: Path, socket: str) -> AsyncIterator[Finding]:
     """Ask the daemon, read the node file and, if that can be read, look at the host."""
     from fwd.config.load import ConfigError  # noqa: PLC0415
-    from fwd.control.doctor import Finding, examine  # noqa: PLC0415
+    from fwd.control.doctor import Finding, examine, readable  # noqa: PLC0415
     from fwd.control.node_source import read_node  # noqa: PLC0415
+    from fwd.control.runner import find_runner  # noqa: PLC0415
 
-    daemon, running = _daemon(socket)
+    daemon, running, pid = _daemon(socket)
     yield daemon
     try:
         node = read_node(config, os.environ)
     except ConfigError as error:
         yield Finding("node file", "fail", str(error))
         return
-    yield Finding("node file", "ok", f"{config}, node {node.node.name}")
-    async for one in examine(node, running=running):
+    runner = find_runner(config, pid)
+    unread = readable(node, runner) if runner else None
+    yield unread or Finding("node file", "ok", f"{config}, node {node.node.name}")
+    async for one in examine(node, running=running, runner=runner):
         yield one
 
 
-def _daemon(socket: str) -> tuple[Finding, bool | None]:
-    """How the daemon is, and whether it runs; None = somebody accepts, and nobody answers."""
+def _daemon(socket: str) -> tuple[Finding, bool | None, int | None]:
+    """How the daemon is, whether it runs (None = somebody accepts, nobody answers), its pid."""
     from fwd.api.client import ApiError, Client, NoAnswer, Unreachable  # noqa: PLC0415
     from fwd.control.doctor import Finding  # noqa: PLC0415
 
@@ -76,16 +79,17 @@ def _daemon(socket: str) -> tuple[Finding, bool | None]:
         with Client(socket, _ANSWER_S) as client:
             answer = client.get("/v1/status")
     except Unreachable as error:
-        return Finding("daemon", "warn", str(error)), False
+        return Finding("daemon", "warn", str(error)), False, None
     except NoAnswer as error:
-        return Finding("daemon", "fail", str(error)), None
+        return Finding("daemon", "fail", str(error)), None, None
     except ApiError as error:
-        return Finding("daemon", "fail", str(error)), True
+        return Finding("daemon", "fail", str(error)), True, None
     ready, total = answer["endpoints"]["states"].get("ready", 0), answer["endpoints"]["total"]
     text = f"pid {answer['pid']}, {ready} of {total} endpoints ready"
     if lost := answer.get("lost"):
         text += f", {' and '.join(lost)} gone: `fwd reload` makes it again"
-        return Finding("daemon", "fail", text), True
+        return Finding("daemon", "fail", text), True, answer["pid"]
     if ready == total:
-        return Finding("daemon", "ok", text), True
-    return Finding("daemon", "warn", f"{text}; see `fwd endpoint list` and `fwd reload`"), True
+        return Finding("daemon", "ok", text), True, answer["pid"]
+    text += "; see `fwd endpoint list` and `fwd reload`"
+    return Finding("daemon", "warn", text), True, answer["pid"]

@@ -18,27 +18,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from fwd.config.load import ConfigError
+from fwd.control.node_source import sources
 from fwd.control.preflight import pod_mtu
-from fwd.netlink.door import check_rights
+from fwd.control.runner import UNIT, refused
+from fwd.netlink.door import DOOR_SOCKET, check_rights, door_answers
 from fwd.netlink.echo import HEADERS_SIZE, probe_way
 from fwd.netlink.errors import LinkError
 from fwd.netlink.link import device_of, vxlan_owner
 from fwd.netlink.netns import open_namespace
 from fwd.netlink.offload import TAP_CSUM, TAP_TSO, TAP_USO, probe_tap, probe_udp
 from fwd.netlink.owner import udp_owner
-from fwd.netlink.tap import check_tun_device, open_tap
+from fwd.netlink.tap import TUN_DEVICE, check_tun_device, open_tap
 from fwd.netlink.tunnel import route_mtu
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from fwd.config.schema import NodeFile, PeerSection
+    from fwd.control.runner import Runner
     from fwd.netlink.link import Device
 
-__all__ = ["Finding", "examine"]
+__all__ = ["Finding", "examine", "readable"]
 
 _ECHO_S = 1.0
 """How long a peer has to answer."""
+_DOOR_S = 10.0
+"""What a door has to answer that is started only then."""
 _ASKED_AT_ONCE = 128
 """Peers; each takes a thread that waits."""
 _OVERHEAD = 50
@@ -60,15 +65,22 @@ class Finding:
     """What was found and, unless all is well, what to do."""
 
 
-async def examine(node: NodeFile, *, running: bool | None) -> AsyncIterator[Finding]:
+async def examine(
+    node: NodeFile, *, running: bool | None, runner: Runner | None = None
+) -> AsyncIterator[Finding]:
     """Look at everything, in the order in which one thing rests on another.
 
     Args:
         node: what the host is to serve.
         running: its daemon answers: what a daemon has taken is fine then; None = cannot be told.
+        runner: whose rights count; None = the caller's.
     """
-    yield _judge("tun device", check_tun_device, "/dev/net/tun opens")
-    yield _judge("rights", check_rights, "devices can be made, namespaces entered")
+    if runner is None:
+        yield _judge("tun device", check_tun_device, f"{TUN_DEVICE} opens")
+        yield _judge("rights", check_rights, "devices can be made, namespaces entered")
+    else:
+        yield await asyncio.to_thread(_tun_device, runner)
+        yield await asyncio.to_thread(_rights, runner)
     device = await device_of(node.node.ip)
     yield _address(node, device)
     if device is not None:
@@ -85,6 +97,54 @@ async def examine(node: NodeFile, *, running: bool | None) -> AsyncIterator[Find
         for finding in await _peers(node, device, running=running):
             yield finding
     yield _clock()
+
+
+def readable(node: NodeFile, runner: Runner) -> Finding | None:
+    """Tell when the daemon's user may not read the node file and all it names; None = all well."""
+    what, user = "node file", runner.user
+    if runner.uid < 0:
+        return Finding(what, "fail", f"{UNIT} runs as user {user}, who is not: `systemd-sysusers`")
+    files = refused(runner, "r", sources(node))
+    if files is None:
+        return Finding(what, "warn", f"cannot tell whether user {user} may read it: run as root")
+    if not files:
+        return None
+    text = f"user {user}, who runs the daemon, may not read {files[0]}"
+    more = f" and {len(files) - 1} more" if files[1:] else ""
+    return Finding(what, "fail", f"{text}{more}: `chmod o+r` it, and `o+x` its directories")
+
+
+def _tun_device(runner: Runner) -> Finding:
+    mine = _judge("tun device", check_tun_device, f"{TUN_DEVICE} opens for user {runner.user}")
+    if mine.level == "fail":
+        return mine
+    closed = refused(runner, "rw", [TUN_DEVICE])
+    if closed is None:
+        text = f"cannot tell whether {TUN_DEVICE} opens for user {runner.user}: run as root"
+        return Finding(mine.what, "warn", text)
+    if closed:
+        text = f"{TUN_DEVICE} does not open for user {runner.user}: `chmod 0666 {TUN_DEVICE}`"
+        return Finding(mine.what, "fail", text)
+    return mine
+
+
+def _rights(runner: Runner) -> Finding:
+    """Judge what the daemon has itself, and the door that has the rest."""
+    what, user = "rights", runner.user
+    if "cap_net_admin" not in runner.capabilities:
+        text = f"user {user} makes no devices: give {UNIT} AmbientCapabilities=CAP_NET_ADMIN"
+        return Finding(what, "fail", text)
+    if "cap_sys_admin" in runner.capabilities:
+        return Finding(what, "ok", f"user {user} can make devices and enter namespaces")
+    door = runner.environ.get("FWD_DOOR_SOCKET") or DOOR_SOCKET
+    advice = "`systemctl enable --now fwd-door.socket`, see `systemctl status fwd-door`"
+    if not Path(door).is_socket():
+        return Finding(what, "fail", f"there is no door at {door} to enter namespaces by: {advice}")
+    if refused(runner, "w", [Path(door)]):
+        return Finding(what, "fail", f"user {user} may not use the door at {door}: {advice}")
+    if not door_answers(door, _DOOR_S):
+        return Finding(what, "fail", f"nobody answers at the door {door}: {advice}")
+    return Finding(what, "ok", f"user {user} can make devices, and the door enters namespaces")
 
 
 def _judge(what: str, check: Callable[[], None], fine: str) -> Finding:

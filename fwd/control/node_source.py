@@ -7,6 +7,7 @@ over to it only when everything else has gone well. Reads files, changes nothing
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -17,12 +18,11 @@ from fwd.manifest.reader import ManifestError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
 
     from fwd.config.schema import NodeFile
     from fwd.manifest.load import ObjectKey, Parsed
 
-__all__ = ["ManifestFile", "NodeSource", "ObjectChange", "read_node"]
+__all__ = ["ManifestFile", "NodeSource", "ObjectChange", "read_node", "sources"]
 
 ObjectChange: TypeAlias = dict[str, str]
 """``kind``, ``name`` and ``action``: created, configured, unchanged, deleted."""
@@ -126,6 +126,15 @@ def read_node(path: Path, environ: Mapping[str, str] = MappingProxyType({})) -> 
         ConfigError: one of the files is wrong, or they contradict each other.
     """
     return NodeSource.read(path, environ=environ).node()
+
+
+def sources(node: NodeFile) -> Iterator[Path]:
+    """Give the files a node file was read from: itself, its drop-ins, the manifests it names."""
+    for _, name in node.places:
+        if not name.startswith("$"):
+            yield Path(name)
+    for name in node.manifests:
+        yield from _files(node.path, name)
 
 
 def _parse(files: Iterable[ManifestFile]) -> list[Parsed]:

@@ -33,6 +33,7 @@ __all__ = [
     "SILENCE_IPV6",
     "TAME_IPV6",
     "check_rights",
+    "door_answers",
     "open_pod_route",
     "run_errand",
     "serve",
@@ -95,7 +96,7 @@ def check_rights() -> None:
         LinkError: a capability is missing, and for the second the door, too.
     """
     missing = [name for name in _CAPABILITIES if not _has(name)]
-    if not missing or (missing == ["CAP_SYS_ADMIN"] and _door_opens()):
+    if not missing or (missing == ["CAP_SYS_ADMIN"] and door_answers(_door(), _START_S)):
         return
     raise LinkError(
         f"no {' and no '.join(missing)}: run as root, or as the systemd units do: fwd.service has "
@@ -208,12 +209,12 @@ def _door() -> str:
     return os.environ.get("FWD_DOOR_SOCKET", DOOR_SOCKET)
 
 
-def _door_opens() -> bool:
-    """Tell whether somebody answers, be it that there is no such errand as none."""
+def door_answers(path: str, timeout_s: float) -> bool:
+    """Tell whether somebody at a door answers, be it that there is no such errand as none."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
-        sock.settimeout(_START_S)
+        sock.settimeout(timeout_s)
         try:
-            sock.connect(_door())
+            sock.connect(path)
             sock.send(b"none")
             return sock.recv(_ANSWER_MAX) != b""
         except OSError:
