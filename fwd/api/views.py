@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
+from fwd.config.pieces import ENVIRONMENT
 from fwd.config.schema import EndpointSection, NodeFile
 from fwd.config.show import settings
 from fwd.control.node_source import ManifestFile
@@ -168,8 +169,10 @@ def _table(dp: Datapath, name: str) -> dict[str, int]:
 
 
 def config(agent: Agent) -> Record:
-    """The settings that run, and the file they are read from."""
-    return {"path": str(agent.node.path), "settings": settings(agent.node)}
+    """The settings that run, the file they are read from, and the variables read over it."""
+    environ = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
+    path = str(agent.node.path)
+    return {"path": path, "environ": environ, "settings": settings(agent.node)}
 
 
 def endpoint_id(agent: Agent, text: str) -> int | None:

@@ -11,7 +11,7 @@ import typer
 from fwd.cli.options import Form, FormOption, SocketOption
 from fwd.cli.render import json_object, print_lines, table
 
-__all__ = ["DEFAULT_FILE", "config_app"]
+__all__ = ["DEFAULT_FILE", "config_app", "environ_of"]
 
 DEFAULT_FILE = Path("/etc/fwd/fwd.yaml")
 
@@ -32,7 +32,7 @@ def config_check(file: FileArgument = DEFAULT_FILE) -> None:
     from fwd.control.node_source import read_node  # noqa: PLC0415
 
     try:
-        node = read_node(file, os.environ)
+        node = read_node(file, environ_of(file))
         world = compile_world(node)
     except ConfigError as error:
         _fail(str(error))
@@ -56,7 +56,7 @@ def config_show(
     from fwd.config.show import as_text, origin, settings  # noqa: PLC0415
 
     try:
-        node = load_node_file(file, os.environ)
+        node = load_node_file(file, environ_of(file))
     except ConfigError as error:
         _fail(str(error))
     flat, places = settings(node), origin(node)
@@ -92,13 +92,23 @@ def config_diff(
         running: dict[str, Any] = client.get("/v1/config")
     path = file or Path(running["path"])
     try:
-        node = read_node(path, os.environ)
+        node = read_node(path, running.get("environ", os.environ))
     except ConfigError as error:
         _fail(str(error))
     lines = list(differences(running["settings"], settings(node)))
     print_lines(lines)
     if lines:
         raise typer.Exit(1)
+
+
+def environ_of(file: Path) -> dict[str, str]:
+    """Return the variables over a node file that no daemon is asked about.
+
+    Those of the unit that runs it, and over them the caller's, so that one can be tried.
+    """
+    from fwd.control.runner import unit_environ  # noqa: PLC0415
+
+    return {**(unit_environ(file) or {}), **os.environ}
 
 
 def _fail(text: str) -> NoReturn:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fwd.cli.config import DEFAULT_FILE
+from fwd.cli.config import DEFAULT_FILE, environ_of
 from fwd.cli.options import Form, FormOption, SocketOption
 from fwd.cli.render import json_object, paint, print_lines
 
 if TYPE_CHECKING:
     from fwd.control.doctor import Finding
 
-__all__ = ["doctor", "findings"]
+__all__ = ["daemon_environ", "doctor", "findings"]
 
 _ANSWER_S = 5.0
 """What a daemon has to say that it lives; it does in milliseconds."""
@@ -59,7 +59,7 @@ async def findings(config: Path, socket: str) -> AsyncIterator[Finding]:
     daemon, running, pid = _daemon(socket)
     yield daemon
     try:
-        node = read_node(config, os.environ)
+        node = read_node(config, daemon_environ(config, socket if running else None))
     except ConfigError as error:
         yield Finding("node file", "fail", str(error))
         return
@@ -68,6 +68,22 @@ async def findings(config: Path, socket: str) -> AsyncIterator[Finding]:
     yield unread or Finding("node file", "ok", f"{config}, node {node.node.name}")
     async for one in examine(node, running=running, runner=runner):
         yield one
+
+
+def daemon_environ(config: Path, socket: str | None) -> dict[str, str]:
+    """Return the variables over the node file: a running daemon's, else those it would start with.
+
+    Args:
+        config: the node file.
+        socket: of the daemon; None = none answers.
+    """
+    from fwd.api.client import ApiError, Client  # noqa: PLC0415
+
+    if socket is not None:
+        with contextlib.suppress(ApiError, KeyError), Client(socket, _ANSWER_S) as client:
+            environ: dict[str, str] = client.get("/v1/config")["environ"]
+            return environ
+    return environ_of(config)
 
 
 def _daemon(socket: str) -> tuple[Finding, bool | None, int | None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from typing import Annotated, Any
 import typer
 
 from fwd.cli.config import DEFAULT_FILE
-from fwd.cli.doctor import findings
+from fwd.cli.doctor import daemon_environ, findings
 from fwd.cli.options import SocketOption
 
 __all__ = ["sysdump"]
@@ -85,7 +84,7 @@ def sysdump(
 def _parts(config: Path, socket: str) -> Iterator[tuple[str, Callable[[], str]]]:
     """Give the archive's files: name, and how its text is made."""
     yield "versions.json", _versions
-    yield "config/file.json", lambda: _settings(config)
+    yield "config/file.json", lambda: _settings(config, socket)
     yield "doctor.txt", lambda: asyncio.run(_doctor(config, socket))
     yield "status.json", lambda: _ask(socket, "/v1/status")
     yield "config/running.json", lambda: _ask(socket, "/v1/config")
@@ -148,11 +147,11 @@ def _versions() -> str:
     )
 
 
-def _settings(config: Path) -> str:
+def _settings(config: Path, socket: str) -> str:
     from fwd.config.load import load_node_file  # noqa: PLC0415
     from fwd.config.show import origin, redacted, settings  # noqa: PLC0415
 
-    node = load_node_file(config, os.environ)
+    node = load_node_file(config, daemon_environ(config, socket))
     flat, places = redacted(settings(node)), origin(node)  # here the keys are settings' names
     return _json({key: {"value": flat[key], "origin": places[key]} for key in flat})
 

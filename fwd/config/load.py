@@ -19,7 +19,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from fwd.config.check import check, unused
-from fwd.config.pieces import Piece, Places, count, drop_ins, format_place, variables
+from fwd.config.pieces import Piece, Places, count, drop_ins, format_place, ignored, variables
 from fwd.config.schema import LINE_KEY, NodeFile
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ def load_node_file(path: Path, environ: Mapping[str, str] = MappingProxyType({})
         ConfigError: unreadable, not YAML, or not a node file; nothing was changed.
     """
     pieces = [Piece(str(one), _text(one)) for one in (path, *drop_ins(path))]
-    return _parse([*pieces, *variables(environ)], path)
+    node = _parse([*pieces, *variables(environ)], path)
+    return node.model_copy(update={"warnings": (*node.warnings, *ignored(path, environ))})
 
 
 def _text(path: Path) -> str:

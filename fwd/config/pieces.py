@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ __all__ = [
     "count",
     "drop_ins",
     "format_place",
+    "ignored",
     "variables",
     "where",
 ]
@@ -41,6 +43,11 @@ ENVIRONMENT: Final[Mapping[str, tuple[str, str]]] = {
     "FWD_METRICS_LISTEN": ("metrics", "listen"),
 }
 """Variable to key; values are YAML, a list is written ``[a, b]``."""
+
+_PREFIX = "FWD_"
+_OTHERS = frozenset({"FWD_SOCKET", "FWD_DOOR_SOCKET", "FWD_UNIT"})
+"""Read elsewhere, and no keys of the node file."""
+_TESTS = "FWD_TEST_"
 
 Places = tuple[tuple[int, str], ...]
 """First line (counted through) and name of each piece, ascending; ``$NAME`` is a variable."""
@@ -69,6 +76,22 @@ def variables(environ: Mapping[str, str]) -> Iterator[Piece]:
     for name, key in ENVIRONMENT.items():
         if value := environ.get(name):
             yield Piece(f"${name}", value, key)
+
+
+def ignored(path: Path, environ: Mapping[str, str]) -> Iterator[str]:
+    """Tell what looks like a piece of the node file and is none, a line each: most are typos."""
+    directory = path.with_name(path.name + ".d")
+    if directory.is_dir():
+        for one in sorted(directory.iterdir()):
+            if one.suffix != ".yaml" and not one.name.startswith("."):
+                yield f"{one}: ignored, drop-ins are *.yaml: rename it, or move it away"
+    for name in sorted(environ):
+        if not name.startswith(_PREFIX) or name.startswith(_TESTS):
+            continue
+        if name not in ENVIRONMENT and name not in _OTHERS:
+            near = get_close_matches(name, ENVIRONMENT, n=1, cutoff=0.8)
+            advice = f"did you mean {near[0]}?" if near else "see ENVIRONMENT in man fwd.yaml"
+            yield f"${name}: ignored, no key has this variable, {advice}"
 
 
 def where(places: Places, line: int) -> tuple[str, int]:

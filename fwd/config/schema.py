@@ -322,7 +322,7 @@ class NodeFile(Section):
     lines: dict[tuple[str | int, ...], int] = Field(default_factory=dict, alias="\0lines")
     """Key path to line, of what is written there."""
     warnings: tuple[str, ...] = Field(default=(), alias="\0warnings")
-    """Keys this version reads and does not act on, one line each with file and line."""
+    """What is not acted on: keys with file and line, files and variables; one line each."""
     rules: tuple[Rule, ...] = Field(default=(), alias="\0rules")
     """What manifests' policies mean for the endpoints (fwd/control/manifests.py)."""
     identities: dict[int, tuple[str, ...]] = Field(default_factory=dict, alias="\0identities")

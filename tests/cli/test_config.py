@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from fwd.api import views
+from fwd.api.client import Client
+from fwd.control import runner
 from tests.api.daemon import LabDaemon
 from tests.api.frames import NODE
 from tests.cli.invoke import fwd
@@ -35,6 +38,31 @@ def test_check_counts_variables(node_file: Path, monkeypatch: pytest.MonkeyPatch
     ran = fwd("config", "check", str(node_file))
     assert (ran.code, ran.out) == (1, "")
     assert ran.err.startswith("fwd: $FWD_TUNNEL_PORT: tunnel.port: 'many' has the wrong type")
+
+
+def test_check_warns_of_what_is_ignored(node_file: Path, monkeypatch: pytest.MonkeyPatch):
+    """And accepts the file all the same."""
+    monkeypatch.setenv("FWD_TUNNEL_PROT", "8473")
+    (node_file.parent / "node1.yaml.d").mkdir()
+    (node_file.parent / "node1.yaml.d" / "b.yml").write_text("tunnel: {port: 1}\n")
+    ran = fwd("config", "check", str(node_file))
+    assert ran.code == 0
+    first, second = ran.err.splitlines()
+    assert first.startswith(f"warning: {node_file}.d/b.yml: ignored")
+    assert second.startswith("warning: $FWD_TUNNEL_PROT: ignored")
+
+
+@pytest.mark.parametrize("command", ["check", "show"])
+def test_check_and_show_know_the_units_variables(
+    node_file: Path, monkeypatch: pytest.MonkeyPatch, command: str
+):
+    """As its daemon would start; the shell's go over them, to try one."""
+    monkeypatch.setattr(runner, "unit_environ", lambda _path: {"FWD_TUNNEL_PORT": "many"})
+    ran = fwd("config", command, str(node_file))
+    assert (ran.code, ran.out) == (1, "")
+    assert "$FWD_TUNNEL_PORT: tunnel.port: 'many'" in ran.err
+    monkeypatch.setenv("FWD_TUNNEL_PORT", "8473")
+    assert fwd("config", command, str(node_file)).code == 0
 
 
 def test_show_is_one_line_a_setting(node_file: Path):
@@ -66,6 +94,25 @@ def test_bad_file_is_one_line(tmp_path: Path, command: str):
     ran = fwd("config", command, str(tmp_path / "none.yaml"))
     assert (ran.code, ran.out) == (1, "")
     assert ran.err.count("\n") == 1
+
+
+def test_diff_reads_the_file_with_the_daemons_variables(lab: LabDaemon, monkeypatch):
+    """Not with those of the shell that asks; the daemon tells those that are keys, no others."""
+    config = views.config
+
+    def of_the_daemon(agent):
+        with monkeypatch.context() as patch:
+            patch.delenv("FWD_TUNNEL_PORT")
+            patch.setenv("FWD_TUNNEL_MTU", "1400")
+            patch.setenv("FWD_DEPLOY_TOKEN", "s3cr3t")
+            return config(agent)
+
+    monkeypatch.setenv("FWD_TUNNEL_PORT", "8473")
+    monkeypatch.setattr(views, "config", of_the_daemon)
+    with Client(lab.socket) as client:
+        assert client.get("/v1/config")["environ"] == {"FWD_TUNNEL_MTU": "1400"}
+    ran = fwd("config", "diff", socket=lab.socket)
+    assert (ran.code, ran.out) == (1, "- tunnel.mtu: auto\n+ tunnel.mtu: 1400\n")
 
 
 def test_diff_is_what_a_reload_would_change(lab: LabDaemon, tmp_path: Path):

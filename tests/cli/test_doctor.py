@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from fwd.api import views
+from fwd.control import runner
 from tests.api.daemon import LabDaemon
 from tests.cli.invoke import fwd
 
@@ -48,6 +50,17 @@ def test_endpoints_that_are_not_ready_are_a_warning(lab: LabDaemon, monkeypatch)
     monkeypatch.setattr(lab.agent, "endpoint_states", lambda: {2825: "gone"})
     ran = fwd("doctor", "--config", str(lab.agent.path), socket=lab.socket)
     assert "0 of 1 endpoints ready; see `fwd endpoint list`" in ran.out.splitlines()[0]
+
+
+@pytest.mark.netns
+def test_variables_are_the_daemons(lab: LabDaemon, monkeypatch, tmp_path: Path):
+    """Of a running daemon its own, else its unit's; the shell's say nothing of either."""
+    monkeypatch.setattr(views, "config", lambda _agent: {"environ": {"FWD_TUNNEL_PORT": "many"}})
+    ran = fwd("doctor", "--config", str(lab.agent.path), socket=lab.socket)
+    assert "fail  node file: $FWD_TUNNEL_PORT: tunnel.port: 'many'" in ran.out
+    monkeypatch.setattr(runner, "unit_environ", lambda _path: {"FWD_TUNNEL_MTU": "wide"})
+    ran = fwd("doctor", "--config", str(lab.agent.path), socket=str(tmp_path / "none"))
+    assert "fail  node file: $FWD_TUNNEL_MTU: tunnel.mtu: 'wide'" in ran.out
 
 
 @pytest.mark.netns

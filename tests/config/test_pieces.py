@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from fwd.config.pieces import ENVIRONMENT, Piece, count, drop_ins, format_place, variables, where
+from fwd.config.load import load_node_file
+from fwd.config.pieces import (
+    ENVIRONMENT,
+    Piece,
+    count,
+    drop_ins,
+    format_place,
+    ignored,
+    variables,
+    where,
+)
 from fwd.config.schema import NodeFile
 
 
@@ -41,3 +51,23 @@ def test_lines_are_counted_through():
     found = [where(places, line) for line in range(1, 6)]
     assert found == [("a", 1), ("a", 2), ("a", 3), ("b", 1), ("$V", 0)]
     assert (format_place(places, 4), format_place(places, 5)) == ("b:1", "$V")
+
+
+def test_what_is_ignored_gets_a_word(tmp_path):
+    """Names that look like ours and are not read; the rest of a host's is none of our business."""
+    path = tmp_path / "fwd.yaml"
+    path.write_text("node: {name: n, ip: 192.0.2.1, pod_cidr: 10.0.0.0/24, router_ip: 10.0.0.1}\n")
+    known = dict.fromkeys(ENVIRONMENT, "") | {"FWD_SOCKET": "s", "FWD_DOOR_SOCKET": "d"}
+    known |= {"FWD_UNIT": "u", "FDSTORE": "1", "FWDX": "1", "FWD_TEST_EXTENSION": "x"}
+    assert list(ignored(path, known)) == []
+    directory = tmp_path / "fwd.yaml.d"
+    directory.mkdir()
+    for name in ("a.yaml", "b.yml", "c.yaml.dpkg-old", ".b.yaml.swp"):
+        (directory / name).write_text("")
+    environ = known | {"FWD_TUNNEL_PROT": "1", "FWD_FROB": "2"}
+    assert load_node_file(path, environ).warnings == (
+        f"{directory}/b.yml: ignored, drop-ins are *.yaml: rename it, or move it away",
+        f"{directory}/c.yaml.dpkg-old: ignored, drop-ins are *.yaml: rename it, or move it away",
+        "$FWD_FROB: ignored, no key has this variable, see ENVIRONMENT in man fwd.yaml",
+        "$FWD_TUNNEL_PROT: ignored, no key has this variable, did you mean FWD_TUNNEL_PORT?",
+    )
