@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 from fwd.config.load import ConfigError
 from fwd.control.node_source import sources
 from fwd.control.preflight import pod_mtu
-from fwd.control.runner import UNIT, refused
+from fwd.control.runner import DOOR_VARIABLE, UNIT, refused
 from fwd.netlink.door import DOOR_SOCKET, check_rights, door_answers
 from fwd.netlink.echo import HEADERS_SIZE, probe_way
 from fwd.netlink.errors import LinkError
@@ -136,7 +136,7 @@ def _rights(runner: Runner) -> Finding:
         return Finding(what, "fail", text)
     if "cap_sys_admin" in runner.capabilities:
         return Finding(what, "ok", f"user {user} can make devices and enter namespaces")
-    door = runner.environ.get("FWD_DOOR_SOCKET") or DOOR_SOCKET
+    door = runner.environ.get(DOOR_VARIABLE) or DOOR_SOCKET
     advice = "`systemctl enable --now fwd-door.socket`, see `systemctl status fwd-door`"
     if not Path(door).is_socket():
         return Finding(what, "fail", f"there is no door at {door} to enter namespaces by: {advice}")

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["UNIT", "Runner", "find_runner", "refused", "unit_environ"]
+__all__ = ["DOOR_VARIABLE", "UNIT", "Runner", "find_runner", "refused", "unit_environ"]
 
 UNIT: Final = "fwd.service"
+DOOR_VARIABLE: Final = "FWD_DOOR_SOCKET"
 _SYSTEMD = Path("/run/systemd/system")
 """There while systemd is PID 1."""
 _PROC = Path("/proc")
@@ -41,7 +42,7 @@ class Runner:
     gid: int
     groups: tuple[int, ...] = ()
     environ: Mapping[str, str] = field(default_factory=dict)
-    """As its unit says."""
+    """As its unit says; of a process where its door is, and nothing else."""
 
 
 def find_runner(config: Path, pid: int | None) -> Runner | None:
@@ -108,6 +109,7 @@ def _of_process(pid: int | None) -> Runner | None:
     try:
         command = (_PROC / str(pid) / "cmdline").read_bytes()
         lines = (_PROC / str(pid) / "status").read_text().splitlines()
+        words = (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
     except OSError:
         return None  # gone, or a number of another PID namespace
     if b"fwd" not in command:
@@ -120,7 +122,9 @@ def _of_process(pid: int | None) -> Runner | None:
         name = pwd.getpwuid(uid).pw_name
     except KeyError:
         name = str(uid)
-    return Runner(name, held, uid, gid, tuple(map(int, fields["Groups"])))
+    pairs = (os.fsdecode(word).partition("=") for word in words)
+    environ = {key: value for key, _, value in pairs if key == DOOR_VARIABLE}
+    return Runner(name, held, uid, gid, tuple(map(int, fields["Groups"])), environ)
 
 
 def _unit(config: Path) -> dict[str, str] | None:

@@ -93,12 +93,14 @@ def test_daemon_without_a_unit_is_known_by_its_process(tmp_path: Path):
     process = subprocess.Popen(
         ["/bin/sh", "-c", "read line; :", "fwd"], user=NOBODY.pw_uid, group=NOBODY.pw_gid,
         extra_groups=[], stdin=subprocess.PIPE, cwd="/",
+        env={"FWD_DOOR_SOCKET": "/d", "X_TOKEN": "y"},
     )  # fmt: skip
     try:
         found = find_runner(tmp_path / "n.yaml", process.pid)
     finally:
         process.communicate(b"\n")
-    assert found == Runner("nobody", frozenset(), NOBODY.pw_uid, NOBODY.pw_gid)
+    assert found == Runner("nobody", frozenset(), NOBODY.pw_uid, NOBODY.pw_gid, (),
+                           {"FWD_DOOR_SOCKET": "/d"})  # fmt: skip
     assert find_runner(tmp_path / "n.yaml", 1) is None
     assert find_runner(tmp_path / "n.yaml", process.pid) is None, "it has gone"
 
