@@ -148,6 +148,43 @@ def test_doctor_finds_nothing_wrong_in_the_unit(host):
     assert len(found) > 8
 
 
+@pytest.mark.parametrize(
+    ("broken", "mended", "what"),
+    [
+        ("systemctl stop fwd-door.socket fwd-door", "systemctl start fwd-door.socket", "rights"),
+        ("chmod 600 /dev/net/tun", "chmod 666 /dev/net/tun", "tun device"),
+        ("chmod 600 /etc/fwd/fwd.yaml", "chmod 644 /etc/fwd/fwd.yaml", "node file"),
+    ],
+)
+def test_doctor_judges_the_units_user_and_not_root(host, broken, mended, what):
+    """Each keeps the unit from starting or reloading, and none of them hinders root."""
+    host.out(broken)
+    try:
+        ran = host.run("fwd doctor -o json")
+    finally:
+        host.out(mended)
+    findings = json.loads(ran.stdout)["findings"]
+    assert (ran.returncode, [one["what"] for one in findings if one["level"] == "fail"]) == (
+        1, [what],
+    )  # fmt: skip
+    assert host.run("fwd doctor").returncode == 0
+
+
+def test_variables_of_the_unit_are_the_ones_that_count(host):
+    """A drop-in's make no difference to what runs, for diff and doctor, with and without it."""
+    host.out("mkdir -p /etc/systemd/system/fwd.service.d")
+    host.out("printf '[Service]\\nEnvironment=FWD_TUNNEL_PORT=8473\\n' "
+             "> /etc/systemd/system/fwd.service.d/port.conf")  # fmt: skip
+    host.out("systemctl daemon-reload && systemctl restart fwd && fwd status --wait 20 --brief")
+    try:
+        assert host.out("fwd config diff") == ""
+        assert "UDP 8473 is the daemon's" in host.out("fwd doctor")
+        assert "tunnel.port: 8473" in host.out("fwd config show")
+    finally:
+        host.out("rm -r /etc/systemd/system/fwd.service.d && systemctl daemon-reload")
+        host.out("systemctl restart fwd && fwd status --wait 20 --brief")
+
+
 def test_removing_the_package_stops_everything(host):
     """No daemon, no device, no unit, no user."""
     host.out("dpkg -P fwd")
