@@ -166,7 +166,11 @@ async def check_endpoints(
     """
     wanted = list(endpoints)
     if wanted:
-        await asyncio.to_thread(check_rights)  # the door may have gone to sleep
+        try:
+            await asyncio.to_thread(check_rights)  # the door may have gone to sleep
+        except LinkError as error:
+            text = f"endpoint {wanted[0].name}: {error}"
+            raise _at_endpoint(node, wanted[0], text) from None
     taken: dict[tuple[int, int], str] = {}
     for endpoint in wanted:
         namespace = endpoint.netns

@@ -20,6 +20,7 @@ from fwd.control.agent import Agent
 from fwd.control.trace import TraceRequest, trace
 from fwd.datapath.errors import DatapathError
 from fwd.model.rows import Params
+from fwd.netlink.errors import LinkError
 from tests.control.daemons import (
     NodeText,
     agents,
@@ -197,6 +198,34 @@ def test_refused_reload_changes_nothing(tmp_path):
                 assert await ping(a, b.ip)
 
     missing = "\n  - {name: x, id: 77, identity: 377, ip: 10.0.1.77, netns: fwdt-none}"
+    with pod("a", 10) as a, pod("b", 11) as b:
+        uvloop.run(main(a, b))
+
+
+def test_reload_without_rights_is_refused_at_the_endpoint(tmp_path, monkeypatch):
+    """The door is down when a pod comes: its line, what to do, and nothing has changed."""
+
+    def closed():
+        raise LinkError("no CAP_SYS_ADMIN: run as root, or as the systemd units do")
+
+    async def main(a, b):
+        text = NodeText(tmp_path / "1.yaml", free_port(), 1, [a])
+        async with agents(text) as (agent,):
+            text.pods.append(b)
+            text.write()
+            with monkeypatch.context() as patch:
+                patch.setattr("fwd.control.preflight.check_rights", closed)
+                with pytest.raises(ConfigError, match=r"1\.yaml:8: endpoint b: no CAP_SYS_ADMIN"):
+                    await agent.reload()
+                assert (agent.dp.generation, devices(a, b)) == (1, [["lo", "eth0"], ["lo"]])
+                text.pods = [a]
+                text.write()
+                await agent.reload()  # asks for no device, and so for no rights
+            text.pods.append(b)
+            text.write()
+            await agent.reload()
+            assert await ping(a, b.ip)
+
     with pod("a", 10) as a, pod("b", 11) as b:
         uvloop.run(main(a, b))
 
