@@ -171,8 +171,10 @@ def _table(dp: Datapath, name: str) -> dict[str, int]:
 def config(agent: Agent) -> Record:
     """The settings that run, the file they are read from, and the variables read over it."""
     environ = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
+    params = agent.dp.params  # tables keep their size until a stop, whatever a reload has read
+    sizes = {"conntrack.capacity.tcp": params.ct_tcp, "conntrack.capacity.any": params.ct_any}
     path = str(agent.node.path)
-    return {"path": path, "environ": environ, "settings": settings(agent.node)}
+    return {"path": path, "environ": environ, "settings": settings(agent.node) | sizes}
 
 
 def endpoint_id(agent: Agent, text: str) -> int | None:

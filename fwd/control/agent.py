@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fwd.config.check import unsteered
-from fwd.control.apply import apply, diff
+from fwd.control.apply import apply, as_held, diff
 from fwd.control.compile import compile_world
 from fwd.control.endpoints import READY, EndpointDevices
 from fwd.control.host import HostDevice, own_devices
@@ -270,7 +270,7 @@ class Agent:
         except BaseException:
             await self._devices.rollback(old, change)
             raise
-        self.node, self.world = node, new
+        self.node, self.world = node, as_held(self.dp, new)
         self._slow_ports = SlowPorts.of(new.endpoints, new.lxc)
         self.dp.generation += 1
         await self._devices.commit(change)

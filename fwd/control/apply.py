@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from fwd.datapath.binding import Datapath
     from fwd.model.rows import Address, Settings
 
-__all__ = ["ApplyReport", "Op", "Ops", "apply", "check_capacity", "diff", "purge_connections",
-           "purge_services"]  # fmt: skip
+__all__ = ["ApplyReport", "Op", "Ops", "apply", "as_held", "check_capacity", "diff",
+           "purge_connections", "purge_services"]  # fmt: skip
 
 PURGE_BUDGET = 65536  # conntrack entries one call walks
 
@@ -206,6 +206,11 @@ def apply(dp: Datapath, ops: Ops) -> ApplyReport:
     return ApplyReport(
         len(ops.steps) - deleted, deleted, ops.gone_addrs, ops.services_shrank, ops.notes
     )
+
+
+def as_held(dp: Datapath, world: World) -> World:
+    """Return a world that was just applied as ``dp`` holds it: tables keep their sizes."""
+    return replace(world, params=dp.params)
 
 
 def purge_connections(dp: Datapath, addrs: Iterable[Address]) -> int:

@@ -14,6 +14,7 @@ import pytest
 import structlog
 import uvloop
 
+from fwd.api.views import config
 from fwd.config.load import ConfigError
 from fwd.control import compile as compile_module
 from fwd.control.agent import Agent
@@ -253,6 +254,24 @@ def test_reload_that_the_tables_cannot_hold_changes_nothing(tmp_path, monkeypatc
 
     with pod("a", 10) as a, pod("b", 11) as b, pod("c", 12) as c:
         uvloop.run(main(a, b, c))
+
+
+def test_conntrack_capacity_stays_whatever_a_reload_says(tmp_path):
+    """Each note tells the tables' own size, and there is none once the file has that again."""
+
+    async def main():
+        text = NodeText(tmp_path / "1.yaml", free_port())
+        async with agents(text) as (agent,):
+            for wanted in (8192, 16384, 4096):
+                text.path.write_text(text.path.read_text().replace("any: 4096", f"any: {wanted}"))
+                notes = (await agent.reload())["notes"]
+                text.write()
+                stays = f"stays 4096 until the service is stopped and started, not {wanted}"
+                assert notes == [f"conntrack.capacity.any: {stays}"] * (wanted != 4096)
+                sizes = config(agent)["settings"]
+                assert sizes["conntrack.capacity.any"] == agent.dp.stats("ct_any").cap == 4096
+
+    uvloop.run(main())
 
 
 def test_lost_pod_does_not_disturb_others_and_can_return(tmp_path):
