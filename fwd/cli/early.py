@@ -13,6 +13,7 @@ import sys
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, NoReturn, cast
 
+from fwd.control.feeding import Feeding
 from fwd.control.listen_fds import take
 from fwd.control.memory import use_one_arena
 from fwd.control.notify import Notifier
@@ -66,7 +67,9 @@ async def _run(arguments: list[str]) -> int | None:
     if revived.running:
         for number in (signal.SIGTERM, signal.SIGINT):  # until the daemon has its own
             asyncio.get_running_loop().add_signal_handler(number, _leave, revived)
-        Notifier.from_environ().ready()
+        notifier = Notifier.from_environ()
+        notifier.ready()  # from now on the watchdog runs, and what follows may take long
+        revived.feeding = Feeding(revived, notifier)
     use_one_arena()
     try:
         order = await asyncio.to_thread(_read, arguments)

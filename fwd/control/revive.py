@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Mapping
 
+    from fwd.control.feeding import Feeding
     from fwd.netlink.tap import Tap
 
 __all__ = ["HOST", "NET", "PodName", "Revived", "StoredTap", "revive"]
@@ -101,6 +102,8 @@ class Revived:
     """Ports whose device has vanished since."""
     notes: list[tuple[str, str, str]] = field(default_factory=list)
     """Level, event and details for the log, which is not loaded yet."""
+    feeding: Feeding | None = None
+    """Keeps the watchdog fed until the daemon has started."""
 
     @property
     def found(self) -> bool:
@@ -132,6 +135,8 @@ class Revived:
 
     def close(self) -> None:
         """Stop forwarding and close our descriptors of it all; the store's stay."""
+        if self.feeding is not None:
+            self.feeding.stop()
         if self.pump is not None:
             self.pump.close()
         if self.arena is not None:
@@ -140,6 +145,8 @@ class Revived:
             self.tunnel.close()
         for one in self.taps():
             one.tap.close()
+        self.arena = self.pump = self.tunnel = None
+        self.running = self.tunnel_watched = False
         self.pods, self.host, self.net = [], None, None
 
 

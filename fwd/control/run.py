@@ -11,6 +11,8 @@ from fwd.config.load import ConfigError
 from fwd.control.agent import Agent
 from fwd.control.memory import freeze, thaw
 from fwd.control.notify import Notifier
+from fwd.control.revive import Revived
+from fwd.control.store import Store
 from fwd.datapath.errors import DatapathError
 from fwd.observe.log import get_logger
 
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fwd.control.agent import Serving
-    from fwd.control.revive import Revived
 
 __all__ = ["run_agent"]
 
@@ -44,20 +45,21 @@ async def run_agent(path: Path, serving: Serving, revived: Revived | None = None
     loop = asyncio.get_running_loop()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     notifier = Notifier.from_environ()
+    revived = revived or Revived(Store())
     agent = Agent(path, serving, notifier, revived)
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
     loop.add_signal_handler(signal.SIGHUP, lambda: None)  # too early: the file is being read
     try:
-        return await _run(agent, ending, notifier)
+        return await _run(agent, ending, notifier, revived)
     finally:
         thaw()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(number)
 
 
-async def _run(agent: Agent, ending: asyncio.Event, notifier: Notifier) -> int:
+async def _run(agent: Agent, ending: asyncio.Event, notifier: Notifier, revived: Revived) -> int:
     start = asyncio.ensure_future(agent.start())
     end = asyncio.ensure_future(ending.wait())
     await asyncio.wait({start, end}, return_when=asyncio.FIRST_COMPLETED)
@@ -70,6 +72,8 @@ async def _run(agent: Agent, ending: asyncio.Event, notifier: Notifier) -> int:
     finally:
         if start.cancelled() or start.exception() is not None:
             end.cancel()
+    if revived.feeding is not None:
+        revived.feeding.stop()  # the agent feeds now
     freeze()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, lambda: agent.spawn(_reload(agent), "reload"))

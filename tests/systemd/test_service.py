@@ -112,6 +112,21 @@ def test_killed_and_stopped_daemons_come_back(host):
     assert "watchdog" in host.out("journalctl --no-pager -n 30 -o cat _PID=1").lower()
 
 
+def test_restart_without_a_door_is_no_hang(host):
+    """The door is stopped for longer than the watchdog waits: no restart, and the pod's network."""
+    host.out("systemctl restart fwd && fwd status --wait 20 --brief")  # the door has been asked
+    before, door = int(show(host, "NRestarts")), host.out("systemctl show -P MainPID fwd-door")
+    host.out(f"kill -STOP {door}; systemctl restart fwd")
+    try:
+        host.out("ip netns exec curl ping -c 65 -i 0.2 -W 2 -q 10.244.0.150")
+        assert int(show(host, "NRestarts")) == before
+        assert show(host, "StatusText").startswith("forwarding with the tables of the daemon before")
+    finally:
+        host.out(f"kill -CONT {door}")
+    assert host.out("fwd status --wait 20 --brief") == "OK"
+    assert int(show(host, "NRestarts")) == before
+
+
 def test_restarts_keep_the_pods_device_and_the_tables(host):
     """`systemctl restart` and SIGKILL: the same eth0, the same descriptors, tables taken over."""
 
