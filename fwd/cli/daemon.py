@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["door", "reload", "replay", "report_lines", "run"]
 
+WRONG_FILE = 2
+"""Exit code of `run` when trying again cannot help (RestartPreventExitStatus of fwd.service)."""
 ConfigOption = Annotated[Path, typer.Option("--config", metavar="FILE", help="Node file (YAML).")]
 
 
@@ -32,9 +34,11 @@ def run(
     log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON lines.")] = False,
 ) -> Any:  # noqa: ANN401 - nothing, or early.py's order
     """Run the daemon in the foreground; SIGHUP reloads, SIGTERM ends it and cleans up."""
+    from fwd.api.refusal import answering  # noqa: PLC0415
     from fwd.api.server import serving  # noqa: PLC0415
     from fwd.cli import early  # noqa: PLC0415
     from fwd.config.load import ConfigError  # noqa: PLC0415
+    from fwd.control.preflight import UnmetError  # noqa: PLC0415
     from fwd.control.run import run_agent  # noqa: PLC0415
     from fwd.datapath.errors import DatapathError  # noqa: PLC0415
     from fwd.netlink.errors import LinkError  # noqa: PLC0415
@@ -48,10 +52,13 @@ def run(
     async def order(revived: Revived) -> int:
         try:
             listener = _listener(revived)
-            status = await run_agent(config, partial(serving, listener=listener), revived)
+            clients = partial(serving, listener=listener), partial(answering, listener=listener)
+            status = await run_agent(config, clients[0], revived, clients[1])
         except (ConfigError, DatapathError, LinkError, OSError) as error:
             _say(str(error))
-            return 1
+            wrong = isinstance(error, ConfigError) and not isinstance(error, UnmetError)
+            # another try does not help, and the store keeps its devices only while there are tries
+            return WRONG_FILE if wrong and not revived.store.names else 1
         if revived.store.present:  # the interpreter's own end takes 100 ms, and packets wait
             sys.stdout.flush()
             sys.stderr.flush()

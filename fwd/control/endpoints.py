@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fwd.config.load import ConfigError
-from fwd.control.preflight import check_endpoints
+from fwd.control.preflight import UnmetError, check_endpoints
 from fwd.control.revive import PodName
 from fwd.control.store import Store
 from fwd.control.world import Link
@@ -345,4 +345,4 @@ async def _plug(node: NodeFile, device: EndpointDevice) -> None:
     except LinkError as error:
         file, line = device.file, device.line
         where = f"{file}:{line}" if file else node.place(line)
-        raise ConfigError(f"{where}: {error}") from None
+        raise UnmetError(f"{where}: {error}") from None

@@ -36,6 +36,7 @@ class Feeding:
 
     def __init__(self, revived: Revived, notifier: Notifier) -> None:
         self._revived = revived
+        self._notifier = notifier
         self._status = _STARTING
         self._since: float | None = time.monotonic()
         self._task: asyncio.Task[None] | None = None
@@ -52,6 +53,7 @@ class Feeding:
         """Say what the start waits for, however long that takes."""
         self._status = status
         self._since = None
+        self._notifier.status(status)
 
     def stop(self) -> None:
         """Leave it to others, or to nobody."""

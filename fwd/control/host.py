@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fwd.control.compile import router_mac
-from fwd.control.preflight import at_line
+from fwd.control.preflight import UnmetError, at_line
 from fwd.control.revive import HOST
 from fwd.control.store import Store
 from fwd.datapath.packet import PORT_HOST
@@ -148,7 +148,7 @@ class HostDevice:
             await self._open_world(plan)
         except LinkError as error:
             await self.rollback()
-            raise at_line(node, node.node.line, str(error)) from None
+            raise at_line(node, node.node.line, str(error), UnmetError) from None
         except BaseException:
             await self.rollback()
             raise

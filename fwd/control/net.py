@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING, Any
 
 from fwd.control.compile import router_mac
-from fwd.control.preflight import at_line, check_outside
+from fwd.control.preflight import UnmetError, at_line, check_outside
 from fwd.control.revive import NET
 from fwd.control.store import Store
 from fwd.datapath.packet import PORT_NETDEV
@@ -134,7 +134,8 @@ class NetDevice:
                 await self._make(node, plan)
         except LinkError as error:
             await self.rollback()
-            raise at_line(node, node.features.line or node.node.line, str(error)) from None
+            line = node.features.line or node.node.line
+            raise at_line(node, line, str(error), UnmetError) from None
         except BaseException:
             await self.rollback()
             raise

@@ -1,7 +1,7 @@
 """Everything a start needs, proven before anything is made. Reads only; leaves nothing open.
 
-Errors about the node file are ``ConfigError`` with file and line, errors about the machine are
-``LinkError``; both say what to do.
+Errors about the node file are ``ConfigError`` with file and line, ``UnmetError`` where it is right
+and the host lacks what it asks for; errors about the machine are ``LinkError``. All say what to do.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Held",
+    "UnmetError",
     "at_line",
     "check_endpoints",
     "check_host",
@@ -43,6 +44,10 @@ __all__ = [
 _OVERHEAD = 50
 """Bytes VXLAN over IPv4 adds to an inner IP datagram (datapath reference 6.2)."""
 _MTU_MIN = 576
+
+
+class UnmetError(ConfigError):
+    """The node file asks for what this host does not have, or not yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,8 @@ async def check_start(node: NodeFile, held: Held = Held()) -> Device:
         try:
             (await open_tunnel_socket(*wanted)).close()
         except LinkError as error:
-            raise at_line(node, node.tunnel.line or node.node.line, f"tunnel: {error}") from None
+            line = node.tunnel.line or node.node.line
+            raise at_line(node, line, f"tunnel: {error}", UnmetError) from None
     await check_endpoints(node, node.endpoints, held)
     if has_host(device):
         await check_host(node, device, held)
@@ -89,7 +95,7 @@ async def _own_device(node: NodeFile, key: str, address: Address) -> Device:
             f"node.{key}: {address} is on no device of this host: correct it, or "
             f"`ip addr add {address} dev DEVICE`"
         )
-        raise at_line(node, node.node.line, text)
+        raise at_line(node, node.node.line, text, UnmetError)
     return device
 
 
@@ -124,7 +130,7 @@ async def check_host(node: NodeFile, uplink: Device, held: Held = Held()) -> Non
         if features.masquerade:
             check_nft()
     except LinkError as error:
-        raise at_line(node, node.node.line, str(error)) from None
+        raise at_line(node, node.node.line, str(error), UnmetError) from None
     if features.nodeport:
         await check_outside(node, uplink, held)
 
@@ -151,7 +157,7 @@ async def check_outside(node: NodeFile, uplink: Device, held: Held = Held()) -> 
         check_uplink(uplink)
         check_reverse_path()
     except LinkError as error:
-        raise at_line(node, line, f"features.nodeport: {error}") from None
+        raise at_line(node, line, f"features.nodeport: {error}", UnmetError) from None
 
 
 async def check_endpoints(
@@ -170,7 +176,7 @@ async def check_endpoints(
             await asyncio.to_thread(check_rights)  # the door may have gone to sleep
         except LinkError as error:
             text = f"endpoint {wanted[0].name}: {error}"
-            raise _at_endpoint(node, wanted[0], text) from None
+            raise _at_endpoint(node, wanted[0], text, UnmetError) from None
     taken: dict[tuple[int, int], str] = {}
     for endpoint in wanted:
         namespace = endpoint.netns
@@ -183,7 +189,7 @@ async def check_endpoints(
         try:
             where = await _check_namespace(endpoint.name, namespace, held)
         except LinkError as error:
-            raise _at_endpoint(node, endpoint, str(error)) from None
+            raise _at_endpoint(node, endpoint, str(error), UnmetError) from None
         if where in taken:
             raise _at_endpoint(
                 node,
@@ -210,6 +216,7 @@ def pod_mtu(node: NodeFile, device: Device) -> int:
             node.tunnel.line or node.node.line,
             f"tunnel.mtu: {device.name} has MTU {device.mtu}, which leaves pods {mtu} bytes: "
             f"`ip link set {device.name} mtu {_MTU_MIN + overhead}` or more",
+            UnmetError,
         )
     return mtu
 
@@ -236,15 +243,19 @@ def narrow_ways(node: NodeFile, mtu: int) -> Iterator[str]:
             )
 
 
-def at_line(node: NodeFile, line: int, text: str) -> ConfigError:
+def at_line(
+    node: NodeFile, line: int, text: str, kind: type[ConfigError] = ConfigError
+) -> ConfigError:
     """Make an error about one line of the node file."""
-    return ConfigError(f"{node.place(line)}: {text}")
+    return kind(f"{node.place(line)}: {text}")
 
 
-def _at_endpoint(node: NodeFile, endpoint: EndpointSection, text: str) -> ConfigError:
+def _at_endpoint(
+    node: NodeFile, endpoint: EndpointSection, text: str, kind: type[ConfigError] = ConfigError
+) -> ConfigError:
     """Make an error about an endpoint, which may stand in a manifest."""
     file, line = endpoint.file, endpoint.line
-    return ConfigError(f"{f'{file}:{line}' if file else node.place(line)}: {text}")
+    return kind(f"{f'{file}:{line}' if file else node.place(line)}: {text}")
 
 
 async def _check_namespace(pod: str, namespace: str, held: Held) -> tuple[int, int]:

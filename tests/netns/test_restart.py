@@ -297,14 +297,15 @@ def test_other_conntrack_capacity_keeps_the_connections(managed: Managed) -> Non
 
 
 def test_wrong_node_file_leaves_the_devices(managed: Managed) -> None:
-    """The start fails with the line; what is stored is there for the next one."""
+    """The start is refused with the line; what is stored is there for the next one."""
     before = managed.link()
     managed.manager.kill()
     text = managed.node.config.read_text()
     managed.node.config.write_text("node: 1\n")
     managed.manager.start(command_of(managed.net, managed.node))
-    managed.net.lab.wait_for("the daemon to end", lambda: not managed.manager.running())
-    assert managed.said("node1.yaml:1")
+    managed.net.lab.wait_for("the refusal", lambda: managed.said("node1.yaml:1"))
+    assert managed.link() == before
+    assert managed.manager.end() == 0
     assert managed.link() == before
     managed.node.config.write_text(text)
     managed.start()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import threading
 import time
 from itertools import pairwise
@@ -17,6 +18,7 @@ import pytest
 
 from benchmarks.manager import Manager
 from benchmarks.restart import command_of
+from fwd.api.client import ApiError, Client
 from tests.netns.managed import Managed, managed_node
 
 if TYPE_CHECKING:
@@ -37,11 +39,13 @@ class Listening(Manager):
         self.fed: list[float] = []
         """When the daemon was ready or alive."""
         self.status: list[str] = []
+        self.reloads = 0
 
     def _obey(self, fields: dict[str, str], fds: Sequence[int]) -> None:
         super()._obey(fields, fds)
         if "READY" in fields or "WATCHDOG" in fields:
             self.fed.append(time.monotonic())
+        self.reloads += "RELOADING" in fields
         if "STATUS" in fields:
             self.status.append(fields["STATUS"])
 
@@ -124,3 +128,72 @@ def test_start_without_cpu_feeds_the_watchdog(managed: Managed) -> None:
         )
     assert time.monotonic() - started > WATCHDOG_S, "it was no slow start"
     assert manager.hunger() < WATCHDOG_S
+
+
+def test_refused_node_file_leaves_the_old_rules(managed: Managed) -> None:
+    """Packets move, one line says why and what to do, SIGHUP tries again, a good file starts."""
+    config = managed.node.config
+    text, before = config.read_text(), managed.link()
+    config.write_text(f"{text}frob: 1\n")
+    line = text.count("\n") + 1
+    manager = restart(managed)
+    managed.net.lab.wait_for("the refusal", lambda: "refused" in "".join(manager.status))
+    assert manager.status[-1].startswith(
+        "node file refused, packets go on by the rules before; correct it, then `systemctl reload "
+        f"fwd`: {config}:{line}: frob: unknown key"
+    )
+    time.sleep(2 * WATCHDOG_S)
+    ready = len(manager.fed)
+    os.kill(manager.pid, signal.SIGHUP)
+    managed.net.lab.wait_for("another try", lambda: manager.reloads and len(manager.fed) > ready)
+    time.sleep(0.5)
+    assert manager.running()
+    assert manager.status[-1].startswith("node file refused")
+    assert manager.log.read_text().count("frob: unknown key") == 1
+    assert managed.net.reaches("a0", "10.244.2.10")
+    config.write_text(text)
+    os.kill(manager.pid, signal.SIGHUP)
+    managed.net.lab.wait_for("the start", lambda: "node1: 2 of 2" in manager.status[-1])
+    assert managed.net.rows(managed.node, "endpoint")
+    assert managed.link() == before
+    assert managed.net.reaches("a0", "10.244.2.10")
+    time.sleep(WATCHDOG_S)
+    assert manager.hunger() < WATCHDOG_S
+
+
+def test_refused_start_answers_clients(managed: Managed) -> None:
+    """On systemd's listener: 503 with the reason, and a reload that is refused or completes it."""
+    config, path = managed.node.config, managed.node.config.with_suffix(".api")
+    text = config.read_text()
+    with socket.socket(socket.AF_UNIX) as listener, Client(path) as client:
+        listener.bind(str(path))
+        listener.listen()
+        managed.manager.keep("api", listener.fileno())
+        config.write_text(f"frob: 1\n{text}")
+        manager = restart(managed)
+        with pytest.raises(ApiError, match=r"node file refused, .*:1: frob: unknown key"):
+            client.get("/v1/status")
+        with pytest.raises(ApiError, match=r"nothing was changed: .*:1: frob: unknown key"):
+            client.post("/v1/reload")
+        assert manager.running()
+        config.write_text(text)
+        report = client.post("/v1/reload")
+        assert report["notes"] == ["the start that was refused is complete"]
+        assert client.get("/v1/status")["revision"] == report["revision"]
+        client.post("/v1/reload")
+        assert client.get("/v1/status")["revision"] == report["revision"] + 1
+        managed.net.lab.wait_for("its status", lambda: "node1: 2 of 2" in manager.status[-1])
+
+
+def test_end_of_a_refused_start_is_orderly(managed: Managed) -> None:
+    """SIGTERM ends with 0, all stays in the store, and the next daemon takes it over."""
+    config = managed.node.config
+    text, before = config.read_text(), managed.link()
+    config.write_text("node: 1\n")
+    manager = restart(managed)
+    managed.net.lab.wait_for("the refusal", lambda: "refused" in "".join(manager.status))
+    assert manager.end() == 0
+    config.write_text(text)
+    managed.start()
+    assert managed.link() == before
+    assert not managed.said("connections are forgotten")

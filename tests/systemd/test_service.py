@@ -118,13 +118,53 @@ def test_restart_without_a_door_is_no_hang(host):
     before, door = int(show(host, "NRestarts")), host.out("systemctl show -P MainPID fwd-door")
     host.out(f"kill -STOP {door}; systemctl restart fwd")
     try:
-        host.out("ip netns exec curl ping -c 65 -i 0.2 -W 2 -q 10.244.0.150")
+        pinged = host.out("ip netns exec curl ping -c 65 -i 0.2 -W 2 -q 10.244.0.150")
+        assert " 65 received" in pinged
         assert int(show(host, "NRestarts")) == before
-        assert show(host, "StatusText").startswith("forwarding with the tables of the daemon before")
+        assert show(host, "StatusText").startswith(
+            "forwarding with the tables of the daemon before"
+        )
     finally:
         host.out(f"kill -CONT {door}")
     assert host.out("fwd status --wait 20 --brief") == "OK"
     assert int(show(host, "NRestarts")) == before
+
+
+def test_restart_with_a_wrong_file_stays_up_and_reload_completes_it(host):
+    """One process, one line, the pod's network; `systemctl reload` fails until it is right."""
+    bad = "/etc/fwd/fwd.yaml.d/bad.yaml"
+    host.out(f"echo 'frob: 1' > {bad}; systemctl restart fwd")
+    try:
+        pid = show(host, "MainPID")
+        pinged = host.out("ip netns exec curl ping -c 60 -i 0.2 -W 2 -q 10.244.0.150")
+        assert " 60 received" in pinged
+        assert host.run("systemctl reload fwd").returncode != 0
+        reason = f"{bad}:1: frob: unknown key"
+        assert show(host, "StatusText").startswith("node file refused, packets go on by")
+        assert reason in show(host, "StatusText")
+        assert reason in host.run("fwd status").stderr
+        said = host.out(f"journalctl -u fwd _PID={pid} --no-pager -p err -o cat")
+        assert (said.count(reason), show(host, "ActiveState")) == (1, "active")
+    finally:
+        host.out(f"rm {bad}")
+    host.out("systemctl reload fwd")
+    assert host.out("fwd status --wait 20 --brief") == "OK"
+    assert show(host, "MainPID") == pid
+    assert show(host, "StatusText").startswith("node1: 1 of 1 endpoints ready")
+
+
+def test_first_start_with_a_wrong_file_is_not_tried_again(host):
+    """Exit code 2, which RestartPreventExitStatus names: failed until a person starts it."""
+    bad = "/etc/fwd/fwd.yaml.d/bad.yaml"
+    host.out(f"systemctl stop fwd.socket fwd; echo 'frob: 1' > {bad}")
+    try:
+        assert host.run("systemctl start fwd").returncode != 0
+        host.out("sleep 3")
+        states = [show(host, name) for name in ("ActiveState", "ExecMainStatus", "NRestarts")]
+        assert states == ["failed", "2", "0"]
+    finally:
+        host.out(f"rm {bad}")
+    host.out("systemctl start fwd && fwd status --wait 20 --brief")
 
 
 def test_restarts_keep_the_pods_device_and_the_tables(host):
