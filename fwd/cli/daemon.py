@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["door", "reload", "replay", "report_lines", "run"]
 
 WRONG_FILE = 2
-"""Exit code of `run` when trying again cannot help (RestartPreventExitStatus of fwd.service)."""
+"""Exit code for a manager whose tries cannot help (RestartPreventExitStatus of fwd.service)."""
 ConfigOption = Annotated[Path, typer.Option("--config", metavar="FILE", help="Node file (YAML).")]
 
 
@@ -57,8 +57,9 @@ def run(
         except (ConfigError, DatapathError, LinkError, OSError) as error:
             _say(str(error))
             wrong = isinstance(error, ConfigError) and not isinstance(error, UnmetError)
-            # another try does not help, and the store keeps its devices only while there are tries
-            return WRONG_FILE if wrong and not revived.store.names else 1
+            # Another try does not help, but the store keeps its devices only while there are tries.
+            final = wrong and revived.store.present and not revived.store.names
+            return WRONG_FILE if final else 1
         if revived.store.present:  # the interpreter's own end takes 100 ms, and packets wait
             sys.stdout.flush()
             sys.stderr.flush()

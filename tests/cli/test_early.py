@@ -55,33 +55,34 @@ def own_log():
 
 @pytest.mark.usefixtures("own_log")
 def test_reading_gives_an_order_and_carries_nothing_out(tmp_path, capsys):
-    """The order then fails like the command would: 2, no other try helps a wrong file."""
+    """The order then fails like the command would."""
     order = early._read(["run", "--config", str(tmp_path / "none.yaml")])
     assert callable(order)
-    assert asyncio.run(order(Revived(Store()))) == 2
+    assert asyncio.run(order(Revived(Store()))) == 1
     assert "none.yaml" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("own_log")
 @pytest.mark.parametrize(
-    ("text", "stored", "status"),
+    ("text", "size", "stored", "status"),
     [
-        ("node: 1\n", (), 2),
-        ("node: 1\n", ("arena",), 1),
-        ("node: {name: n, ip: 192.0.2.77, pod_cidr: 10.0.0.0/24}\n", (), 1),
+        ("node: 1\n", 8, (), 2),
+        ("node: 1\n", 0, (), 1),
+        ("node: 1\n", 8, ("arena",), 1),
+        ("node: {name: n, ip: 192.0.2.77, pod_cidr: 10.0.0.0/24}\n", 8, (), 1),
     ],
 )
 def test_exit_code_tells_whether_another_try_may_help(
-    tmp_path, capsys, monkeypatch, text, stored, status
+    tmp_path, capsys, monkeypatch, text, size, stored, status
 ):
-    """Not with a wrong file and nothing stored; with devices, or an address to come, it may."""
+    """A manager hears that it does not where a wrong file, and nothing stored, is the reason."""
     monkeypatch.setattr("fwd.control.preflight.check_rights", lambda: None)
     monkeypatch.setattr("fwd.control.preflight.check_tun_device", lambda: None)
     file = tmp_path / "n.yaml"
     file.write_text(text)
     order = early._read(["run", "--config", str(file)])
     assert callable(order)
-    store = Store()
+    store = Store("@nobody", size)
     store.names.update(stored)
     assert asyncio.run(order(Revived(store))) == status
     assert f"{file}:1: " in capsys.readouterr().err
