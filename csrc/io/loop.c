@@ -10,6 +10,7 @@
  * a batch. Each time it gives its core away, so that those who wait for it (the pod, on a small
  * machine the other daemon, too) run right there and none of them needs to be woken from another.
  */
+#include "base/vxlan.h"
 #include "io/pump.h"
 
 #include <errno.h>
@@ -123,6 +124,8 @@ uint32_t fwd_pump_run(struct fwd_pump *pump, uint64_t budget_ns, uint64_t linger
     fwd_dp_settings_get(pump->dp, &settings);
     pump->tunnel_port_be16 = htons(settings.tunnel_port);
     memcpy(pump->router_mac, settings.router_mac, sizeof(pump->router_mac));
+    pump->train_size_max = settings.tunnel_mtu ? settings.tunnel_mtu + VXLAN_HLEN + ETH_HLEN
+                                               : UINT16_MAX;
     pump->now_ns = pump_clock();
     uint64_t end_ns = pump->now_ns + budget_ns;
     pump->eager = false;

@@ -116,6 +116,7 @@ struct fwd_pump {
     uint16_t udp_family;        /* AF_INET or AF_INET6 */
     uint16_t tunnel_port_be16;  /* read from the settings once a run, as is router_mac */
     uint8_t router_mac[6];      /* of cilium_host and cilium_net */
+    uint32_t train_size_max;    /* larger datagrams go alone: the kernel cuts them, but no train */
     uint64_t now_ns;            /* CLOCK_BOOTTIME, read once a batch */
     bool can_linger;            /* epoll_pwait2 exists (Linux 5.11) */
     bool eager;                 /* the budget ended the last run in the midst of packets */

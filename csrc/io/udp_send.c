@@ -71,7 +71,7 @@ static struct pump_train *udp_new_train(struct fwd_pump *pump, const struct fwd_
     msg->msg_name = &tx->names[tx->n_trains];
     msg->msg_namelen = udp_name(pump, msg->msg_name, remote);
     *train = (struct pump_train){.first_piece = tx->n_pieces, .size = (uint16_t)len,
-                                 .open = len <= UINT16_MAX};
+                                 .open = len <= pump->train_size_max};
     tx->n_trains++;
     return train;
 }

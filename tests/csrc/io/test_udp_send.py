@@ -6,6 +6,7 @@ import socket
 import struct
 from dataclasses import replace
 
+import pytest
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
@@ -174,6 +175,19 @@ def test_refused_trains_go_singly_and_turn_the_offload_off():
         assert rig.pump.stats()["udp_segment_refused"] == 16
         assert rig.pump.offload == ALL & ~OFFLOAD_UDP_SEGMENT
         assert rig.drops() == {}
+
+
+@pytest.mark.parametrize("size", [1472, 1473])
+def test_no_pod_can_turn_the_offload_off(size):
+    """Datagrams above the tunnel's MTU that may be cut go alone: in a train they are refused."""
+    with Rig() as rig:
+        rig.dp.set_settings(replace(rig.dp.settings, tunnel_mtu=1500))
+        rig.pump.set_offload(ALL, LIMIT)
+        for _ in range(4):
+            rig.send(11, udp(11, REMOTE, bytes(size)))
+        rig.run()
+        assert [len(data) for data in rig.datagrams()] == [8 + 14 + 28 + size] * 4
+        assert rig.pump.stats()["udp_tx_trains"] == (1 if size == 1472 else 0)
 
 
 def test_super_packet_nobody_can_be_sent_is_one_drop():
