@@ -40,6 +40,8 @@ def open_namespace(namespace: str) -> int:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not hang us
     except FileNotFoundError:
         hint = f"create it with `ip netns add {namespace}`" if named else "check the path"
+        if path.is_relative_to("/proc"):
+            hint = "fwd.service sees no other process: `ip netns attach NAME PID`, give the name"
         raise LinkError(f"network namespace {namespace} is missing ({path}): {hint}") from None
     except OSError as error:
         raise LinkError(f"opening network namespace {path}: {error.strerror}") from None

@@ -42,6 +42,7 @@ def test_named_namespace_opens():
     ("what", "text"),
     [
         ("fwdt-none", r"fwdt-none is missing .*create it with `ip netns add fwdt-none`"),
+        ("/proc/999999999/ns/net", r"is missing .*`ip netns attach NAME PID`, give the name"),
         ("/nowhere/net", r"missing .*check the path"),
         ("/proc/self/ns/mnt", "no network namespace"),
         ("/proc/self/status", "no network namespace"),
