@@ -80,7 +80,7 @@ async def examine(
         yield _judge("rights", check_rights, "devices can be made, namespaces entered")
     else:
         yield await asyncio.to_thread(_tun_device, runner)
-        yield await asyncio.to_thread(_rights, runner)
+        yield await asyncio.to_thread(_rights, runner, running)
     device = await device_of(node.node.ip)
     yield _address(node, device)
     if device is not None:
@@ -128,23 +128,25 @@ def _tun_device(runner: Runner) -> Finding:
     return mine
 
 
-def _rights(runner: Runner) -> Finding:
+def _rights(runner: Runner, running: bool | None) -> Finding:
     """Judge what the daemon has itself, and the door that has the rest."""
-    what, user = "rights", runner.user
+    user, door = runner.user, runner.environ.get(DOOR_VARIABLE) or DOOR_SOCKET
     if "cap_net_admin" not in runner.capabilities:
-        text = f"user {user} makes no devices: give {UNIT} AmbientCapabilities=CAP_NET_ADMIN"
-        return Finding(what, "fail", text)
+        return Finding("rights", "fail", f"{user}: give {UNIT} AmbientCapabilities=CAP_NET_ADMIN")
     if "cap_sys_admin" in runner.capabilities:
-        return Finding(what, "ok", f"user {user} can make devices and enter namespaces")
-    door = runner.environ.get(DOOR_VARIABLE) or DOOR_SOCKET
-    advice = "`systemctl enable --now fwd-door.socket`, see `systemctl status fwd-door`"
+        return Finding("rights", "ok", f"user {user} makes devices and enters namespaces")
     if not Path(door).is_socket():
-        return Finding(what, "fail", f"there is no door at {door} to enter namespaces by: {advice}")
-    if refused(runner, "w", [Path(door)]):
-        return Finding(what, "fail", f"user {user} may not use the door at {door}: {advice}")
-    if not door_answers(door, _DOOR_S):
-        return Finding(what, "fail", f"nobody answers at the door {door}: {advice}")
-    return Finding(what, "ok", f"user {user} can make devices, and the door enters namespaces")
+        if running is False and door == DOOR_SOCKET:
+            return Finding("rights", "warn", f"there is no door at {door} yet: {UNIT} starts it")
+        problem = f"there is no door at {door} to enter namespaces by"
+    elif refused(runner, "w", [Path(door)]):
+        problem = f"user {user} may not use the door at {door}"
+    elif not door_answers(door, _DOOR_S):
+        problem = f"nobody answers at the door {door}"
+    else:
+        return Finding("rights", "ok", f"user {user} makes devices, the door enters namespaces")
+    advice = "`systemctl enable --now fwd-door.socket`, see `systemctl status fwd-door`"
+    return Finding("rights", "fail", f"{problem}: {advice}")
 
 
 def _judge(what: str, check: Callable[[], None], fine: str) -> Finding:

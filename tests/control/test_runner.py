@@ -154,21 +154,24 @@ def test_rights_are_the_daemons_and_the_doors(place: Path, monkeypatch: pytest.M
     monkeypatch.setattr(doctor, "_DOOR_S", 0.3)
     path = place / "door.sock"
     who = nobody(FWD_DOOR_SOCKET=str(path))
-    finding = doctor._rights(who)
+    finding = doctor._rights(who, True)
     assert (finding.level, f"no door at {path}" in finding.text) == ("fail", True)
     assert "systemctl enable --now fwd-door.socket" in finding.text
+    monkeypatch.setattr(doctor, "DOOR_SOCKET", str(path))
+    finding = doctor._rights(nobody(), False)
+    assert (finding.level, "fwd.service starts it" in finding.text) == ("warn", True)
     with door(path, answers=True):
-        assert doctor._rights(who).level == "ok"
+        assert doctor._rights(who, True).level == "ok"
     with door(path, answers=False):
-        finding = doctor._rights(who)
+        finding = doctor._rights(who, True)
         assert (finding.level, "nobody answers" in finding.text) == ("fail", True)
     with door(path, answers=True, mode=0o600):
-        finding = doctor._rights(who)
+        finding = doctor._rights(who, True)
         assert (finding.level, "may not use the door" in finding.text) == ("fail", True)
     bare = Runner("nobody", frozenset(), NOBODY.pw_uid, NOBODY.pw_gid)
-    assert "AmbientCapabilities=CAP_NET_ADMIN" in doctor._rights(bare).text
+    assert "AmbientCapabilities=CAP_NET_ADMIN" in doctor._rights(bare, False).text
     full = Runner("x", ADMIN | {"cap_sys_admin"}, 5, 5)
-    assert doctor._rights(full).level == "ok"
+    assert doctor._rights(full, False).level == "ok"
 
 
 def test_what_cannot_be_told_is_said(config: Path, monkeypatch: pytest.MonkeyPatch):
