@@ -20,6 +20,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from fwd.netlink.door import write_sysctl
 from fwd.netlink.errors import LinkError
+from fwd.netlink.link import gso_max_size
 from fwd.netlink.owner import tap_owner
 from fwd.netlink.shim import open_route
 
@@ -161,7 +162,13 @@ async def _look(ipr: LoopIPRoute, index: int) -> _There:
 
 
 async def _bring_up(ipr: LoopIPRoute, index: int, shape: HostShape, *, fresh: bool) -> None:
-    await ipr.link("set", index=index, address=shape.mac.hex(":"), mtu=shape.mtu)
+    await ipr.link(
+        "set",
+        index=index,
+        address=shape.mac.hex(":"),
+        mtu=shape.mtu,
+        gso_max_size=gso_max_size(shape.mtu),
+    )
     if fresh:
         await ipr.link(
             "set",

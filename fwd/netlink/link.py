@@ -75,7 +75,7 @@ class Device:
 
 
 def gso_max_size(mtu: int) -> int:
-    """Return how large a pod's super-packets may be, bytes, so that one send carries each.
+    """Return how large the super-packets of a TAP may be, bytes, so that one send carries each.
 
     Split, every packet gets its headers back: together they must stay below one UDP datagram's
     payload (performance reference A.1).

@@ -20,6 +20,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from fwd.netlink.door import write_sysctl
 from fwd.netlink.errors import LinkError
+from fwd.netlink.link import gso_max_size
 from fwd.netlink.nft import load_rules
 from fwd.netlink.shim import open_route
 
@@ -246,7 +247,13 @@ async def _shape(shape: NetShape) -> None:
             (index,) = await ipr.link_lookup(ifname=NET_DEVICE)
             _silence_ipv6()
             step = f"setting MAC {shape.mac.hex(':')} and MTU {shape.mtu}"
-            await ipr.link("set", index=index, address=shape.mac.hex(":"), mtu=shape.mtu)
+            await ipr.link(
+                "set",
+                index=index,
+                address=shape.mac.hex(":"),
+                mtu=shape.mtu,
+                gso_max_size=gso_max_size(shape.mtu),
+            )
             await _bring_up(ipr, index)
             step = f"setting address {_ADDRESS}"
             await ipr.flush_addr(index=index)

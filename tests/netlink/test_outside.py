@@ -154,6 +154,17 @@ LEFT = {
 
 
 @pytest.mark.netns
+def test_the_device_gets_its_shape(uplink):
+    """MAC and MTU as told, no ARP, and super-packets that one send carries when they are split."""
+    name, _, _ = uplink
+    inside(name, lambda: asyncio.run(shape_net(SHAPE)))
+    (link,) = ip_json(name, "-d", "link", "show", "dev", NET_DEVICE)
+    assert (link["address"], link["mtu"]) == ("02:00:00:00:00:42", 1400)
+    assert {"UP", "NOARP"} <= set(link["flags"])
+    assert link["gso_max_size"] == 54 + 46 * 1360  # 46 frames of 1422 bytes in 65507
+
+
+@pytest.mark.netns
 def test_frames_of_frontends_leave_by_the_tap_as_they_came(uplink):
     """And everything else is the host's; one transaction starts it and one ends it."""
     name, wire, net = uplink

@@ -100,6 +100,16 @@ def test_the_host_has_the_router_address_and_routes_to_all_pods(net):
     assert ours == {"10.244.0.0/24": ROUTER1, "10.244.2.0/24": ROUTER1}
 
 
+def test_one_send_carries_each_super_packet(net):
+    """Pod and host may make none that split into more than one UDP datagram holds."""
+    for short, device in (("a0", "eth0"), ("node1", "cilium_host")):
+        shown = net.lab.run(short, "ip", "-d", "-j", "link", "show", device).stdout
+        (size,) = [one["gso_max_size"] for one in json.loads(shown)]
+        packets = (size - 54) // (1450 - 40)  # each full one is a frame of 1464 behind 8 of VXLAN
+        assert (packets + 1) * (1464 + 8) > 65507 >= packets * (1464 + 8), device
+        assert size == 54 + packets * (1450 - 40), device
+
+
 def test_host_and_local_pod_ping_each_other(net):
     """A pod reaches the node's address and the router, the node reaches its pod, one hop away."""
     assert net.reaches("a0", NODE1)
