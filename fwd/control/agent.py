@@ -274,7 +274,7 @@ class Agent:
         self._slow_ports = SlowPorts.of(new.endpoints, new.lxc)
         self.dp.generation += 1
         await self._devices.commit(change)
-        self._offloads.use(node, self._pump.pump, self._udp)
+        self._offloads.use(node, self._pump, self._udp)
         self._devices.set_offload(self._offloads.plan.tap)
         await self._settle()
         if report.gone_addrs:

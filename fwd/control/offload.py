@@ -7,7 +7,7 @@ a kernel whose offload is broken should cost one line in a file, not a restart.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fwd.datapath.packet import (
@@ -23,7 +23,8 @@ from fwd.netlink.offload import (
     UdpOffload,
     probe_tap,
     probe_udp,
-    set_udp_gro,
+    start_udp_gro,
+    stop_udp_gro,
 )
 from fwd.netlink.tap import open_tap
 from fwd.observe.log import get_logger
@@ -98,20 +99,28 @@ class Offloads:
             segments=max(self._udp.segments, 1),
         )
 
-    def use(self, node: NodeFile, pump: Pump, sock: socket.socket | None) -> None:
+    def use(self, node: NodeFile, loop: PumpLoop, sock: socket.socket | None) -> None:
         """Switch the pump and its socket to what ``node`` wants; TAPs are their owners' affair.
 
         Args:
             node: what is wanted.
-            pump: moves the packets.
+            loop: moves the packets; what waits in a socket that has UDP_GRO already is moved at
+                once if that goes off, so the pump must watch such a one.
             sock: the tunnel's socket; None when there is no tunnel.
         """
         plan = self.choose(node)
-        pump.set_spin(node.features.spin_us * 1000)
+        loop.pump.set_spin(node.features.spin_us * 1000)
         if sock is not None and self._udp.gro:
-            set_udp_gro(sock, on=bool(plan.pump & OFFLOAD_UDP_GRO))
+            if plan.pump & OFFLOAD_UDP_GRO:
+                start_udp_gro(sock)
+            elif not stop_udp_gro(sock, loop.move_waiting):
+                get_logger().warning(
+                    "udp_gro stays on: the tunnel's socket could not be emptied; reload again "
+                    "when there is less traffic"
+                )
+                plan = replace(plan, pump=plan.pump | OFFLOAD_UDP_GRO)
         if plan != self.plan:
-            pump.set_offload(plan.pump, plan.segments)
+            loop.pump.set_offload(plan.pump, plan.segments)
             self.plan, self._reported = plan, 0
 
     async def watch(self, pump: PumpLoop) -> None:

@@ -153,6 +153,11 @@ async def take_socket(revived: Revived, node: NodeFile) -> socket.socket | None:
     if old is None and vxlan:
         revived.tunnel = await open_tunnel_socket(*wanted)
         revived.store.put(TUNNEL, revived.tunnel.fileno())
+    elif old is not None and revived.pump is not None and not revived.tunnel_watched:
+        # the tables are new and the pump rests, but trains may wait in it: they need a reader who
+        # takes them before UDP_GRO goes off
+        revived.pump.pump.add_udp(old.fileno())
+        revived.tunnel_watched = True
     return revived.tunnel
 
 

@@ -96,6 +96,12 @@ class PumpLoop:
             self._moved = asyncio.get_running_loop().create_future()
         await asyncio.wait({self._moved}, timeout=timeout_s)
 
+    def move_waiting(self) -> None:
+        """Move, out of turn, packets that wait, for a budget at most; started or not."""
+        self.pump.run(BUDGET_NS, 0)
+        if self._loop is not None:  # else the first turn will
+            self._look_after()
+
     def progress(self) -> bool:
         """Tell whether packets move, for a watchdog: True also when none wait.
 
@@ -119,6 +125,10 @@ class PumpLoop:
         self.pump.run(BUDGET_NS, LINGER_NS)
         if self.pump.eager and self._loop is not None:
             self._again = self._loop.call_soon(self._wake)  # others had their turn by then
+        self._look_after()
+
+    def _look_after(self) -> None:
+        """See to what the packets that moved have left to do."""
         if not self._punts:  # so that what waits here is never more than the C ring holds
             self._punts.extend(self.pump.punts())
         if self._punts and self._rest is None:

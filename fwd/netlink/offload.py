@@ -11,12 +11,18 @@ import contextlib
 import errno
 import fcntl
 import os
+import select
 import socket
 import struct
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from fwd.netlink.tunnel import let_in, shut_out
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fwd.model.rows import Address
 
 __all__ = [
@@ -26,7 +32,8 @@ __all__ = [
     "UdpOffload",
     "probe_tap",
     "probe_udp",
-    "set_udp_gro",
+    "start_udp_gro",
+    "stop_udp_gro",
 ]
 
 TAP_CSUM: Final = 0x01
@@ -47,6 +54,10 @@ _SIZE: Final = 8
 _SEGMENT: Final = 100
 """gso_size of a trial super-packet, which has three of them."""
 _WAIT_S: Final = 0.2
+_SETTLE_MS: Final = 1
+"""What the kernel was delivering has arrived by then: it looks at filter and UDP_GRO on the way."""
+_DRAIN_S: Final = 0.5
+"""Ten times what reading a full buffer takes."""
 _HDR_GSO: Final = {"tcp": (1, 16, 54, 6), "udp": (5, 6, 42, 17)}
 """virtio gso_type, csum_offset, bytes of all headers, IP protocol."""
 
@@ -102,9 +113,42 @@ def _takes(fd: int, vnet_hdr_size: int, kind: str) -> bool:
     return True
 
 
-def set_udp_gro(sock: socket.socket, *, on: bool) -> None:
-    """Let the socket deliver trains, or stop that; OSError when the kernel cannot."""
-    sock.setsockopt(_SOL_UDP, _UDP_GRO, int(on))
+def start_udp_gro(sock: socket.socket) -> None:
+    """Let the socket deliver trains; OSError when the kernel cannot."""
+    sock.setsockopt(_SOL_UDP, _UDP_GRO, 1)
+
+
+def stop_udp_gro(sock: socket.socket, take: Callable[[], object]) -> bool:
+    """Have the socket deliver datagrams one by one; the trains that wait in it are taken before.
+
+    The kernel tells how long the datagrams of a train are only while UDP_GRO is on: one that waits
+    when it goes off reads as a single datagram. So for two milliseconds, and as long as it takes
+    to read what waits, nothing gets in; the kernel counts what it drops (SO_RXQ_OVFL).
+
+    Args:
+        sock: its queue.
+        take: reads some of what waits in ``sock``.
+
+    Returns:
+        False: something was left after half a second, so trains are still on.
+    """
+    with contextlib.suppress(OSError):  # before Linux 5.13 it does not tell
+        if not sock.getsockopt(_SOL_UDP, _UDP_GRO):
+            return True
+    look = select.poll()
+    look.register(sock, select.POLLIN)
+    end_s = time.monotonic() + _DRAIN_S
+    shut_out(sock)
+    try:
+        while look.poll(_SETTLE_MS):
+            if time.monotonic() > end_s:
+                return False
+            take()
+        sock.setsockopt(_SOL_UDP, _UDP_GRO, 0)
+        time.sleep(_SETTLE_MS / 1000)
+    finally:
+        let_in(sock)
+    return True
 
 
 def probe_udp(ip: Address) -> UdpOffload:
@@ -119,7 +163,7 @@ def probe_udp(ip: Address) -> UdpOffload:
     """
     with _bound(ip) as sender, _bound(ip) as receiver:
         try:
-            set_udp_gro(receiver, on=True)
+            start_udp_gro(receiver)
             gro = True
         except OSError:
             gro = False

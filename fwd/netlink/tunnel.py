@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
+import struct
+from array import array
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -14,10 +16,19 @@ from fwd.netlink.owner import udp_owner
 if TYPE_CHECKING:
     from fwd.model.rows import Address
 
-__all__ = ["adopt_tunnel_socket", "bound_to", "open_tunnel_socket", "route_mtu"]
+__all__ = [
+    "adopt_tunnel_socket",
+    "bound_to",
+    "let_in",
+    "open_tunnel_socket",
+    "route_mtu",
+    "shut_out",
+]
 
 _BUFFER_SIZE = 8 << 20
 """Bytes each way: the bursts of 32 pods, or a pause of 50 ms at 1 Gbit/s."""
+_SO_ATTACH_FILTER = 26
+_SO_DETACH_FILTER = 27
 _SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33
 _SO_RXQ_OVFL = 40
@@ -25,6 +36,8 @@ _IP_PKTINFO = 8
 _IP_MTU_DISCOVER = 10
 _IP_MTU = 14
 _IP_PMTUDISC_DONT = 0
+_DROP_ALL = struct.pack("=HBBI", 0x06, 0, 0, 0)
+"""Classic BPF, `ret #0`."""
 
 
 async def open_tunnel_socket(ip: Address, port: int) -> socket.socket:
@@ -76,7 +89,7 @@ def adopt_tunnel_socket(fd: int) -> socket.socket:
 
     Raises:
         LinkError: it is no bound IPv4 UDP socket, or lacks an option. What lies in it is not ours
-            to shake: options are looked at, not set again.
+            to shake: options are looked at, not set again; only a forgotten ``shut_out`` ends.
     """
     try:
         sock = socket.socket(fileno=fd)
@@ -92,8 +105,25 @@ def adopt_tunnel_socket(fd: int) -> socket.socket:
     if not sock.getsockopt(socket.IPPROTO_IP, _IP_PKTINFO):
         sock.detach()
         raise LinkError("it does not tell where datagrams were sent to (IP_PKTINFO)")
+    let_in(sock)  # the process before may have been killed while it shut others out
     sock.setblocking(False)
     return sock
+
+
+def shut_out(sock: socket.socket) -> None:
+    """Let nothing more into the queue, until ``let_in``; the kernel counts it (SO_RXQ_OVFL)."""
+    program = array("B", _DROP_ALL)
+    fprog = struct.pack("@HP", len(program) // 8, program.buffer_info()[0])
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
+
+
+def let_in(sock: socket.socket) -> None:
+    """Undo ``shut_out``, if there was one."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise
 
 
 def bound_to(sock: socket.socket) -> tuple[Address, int]:

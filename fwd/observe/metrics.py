@@ -61,7 +61,7 @@ _PUMP_HELP = {
     "tx_packets": "Frames written to TAPs and the tunnel socket",
     "rx_syscalls": "System calls that read",
     "tx_syscalls": "System calls that wrote",
-    "udp_rx_overflow": "Datagrams the kernel dropped because the tunnel socket's buffer was full",
+    "udp_rx_overflow": "Datagrams the tunnel socket lost: its buffer was full, or udp_gro went off",
     "rx_errors": "Reads that failed, other than for want of packets",
     "tap_write_errors": "Frames a TAP refused",
     "udp_send_errors": "Datagrams the kernel refused to send",

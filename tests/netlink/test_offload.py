@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import subprocess
 from ipaddress import ip_address
 from pathlib import Path
@@ -11,12 +12,22 @@ import pytest
 
 from fwd.netlink import offload
 from fwd.netlink.errors import LinkError
-from fwd.netlink.offload import TAP_CSUM, TAP_TSO, TAP_USO, UdpOffload, probe_tap, probe_udp
+from fwd.netlink.offload import (
+    TAP_CSUM,
+    TAP_TSO,
+    TAP_USO,
+    UdpOffload,
+    probe_tap,
+    probe_udp,
+    start_udp_gro,
+    stop_udp_gro,
+)
 from fwd.netlink.tap import open_tap
 from tests.netlink.namespaces import namespace
 from tests.netlink.test_host import inside
 
 LOOPBACK = ip_address("127.0.0.1")
+SOL_UDP, UDP_SEGMENT, UDP_GRO, SO_RXQ_OVFL = 17, 103, 104, 40
 
 
 @pytest.mark.netns
@@ -119,3 +130,47 @@ def test_tap_constants_are_the_kernels():
     assert "#define TUN_F_CSUM\t0x01" in text
     assert "#define TUN_F_TSO4\t0x02" in text
     assert "#define TUN_F_TSO6\t0x04" in text
+
+
+@pytest.fixture
+def receiver():
+    """A bound socket with UDP_GRO that tells what the kernel dropped."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.settimeout(5)
+        sock.setsockopt(socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
+        start_udp_gro(sock)
+        yield sock
+
+
+def test_what_comes_while_trains_go_off_is_dropped_and_counted(receiver):
+    """The train that waited is taken with its size; nothing gets in behind it; then all does."""
+    taken = []
+
+    def take() -> None:
+        taken.append(receiver.recvmsg(65536, 128))
+        sender.sendto(b"meanwhile", receiver.getsockname())
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        train = [(SOL_UDP, UDP_SEGMENT, struct.pack("=H", 4))]
+        sender.sendmsg([b"ABCDEFGH"], train, 0, receiver.getsockname())
+        assert stop_udp_gro(receiver, take)
+        ((data, control, _, _),) = taken
+        assert data == b"ABCDEFGH"
+        assert (SOL_UDP, UDP_GRO, struct.pack("=i", 4)) in control
+        assert receiver.getsockopt(SOL_UDP, UDP_GRO) == 0
+        sender.sendmsg([b"ABCDEFGH"], train, 0, receiver.getsockname())
+        for want in (b"ABCD", b"EFGH"):
+            data, control, _, _ = receiver.recvmsg(65536, 128)
+            assert data == want
+            assert (socket.SOL_SOCKET, SO_RXQ_OVFL, struct.pack("=I", 1)) in control
+
+
+def test_trains_stay_on_where_some_wait_on(receiver):
+    """Nobody reads: half a second, then all is as before, the way in included."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.sendto(b"first", receiver.getsockname())
+        assert not stop_udp_gro(receiver, lambda: None)
+        assert receiver.getsockopt(SOL_UDP, UDP_GRO) == 1
+        sender.sendto(b"second", receiver.getsockname())
+        assert [receiver.recv(100) for _ in range(2)] == [b"first", b"second"]

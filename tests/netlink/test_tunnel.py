@@ -19,6 +19,7 @@ from fwd.netlink.tunnel import (
     bound_to,
     open_tunnel_socket,
     route_mtu,
+    shut_out,
 )
 from tests.netlink.namespaces import namespace
 
@@ -108,3 +109,15 @@ def test_adopted_socket_is_the_same_one():
         adopt_tunnel_socket(read)
     os.close(read)
     os.close(write)
+
+
+def test_adopted_socket_is_open():
+    """Whoever was killed while it shut others out has not shut them out for good."""
+    port = free_port()
+    sock = uvloop.run(open_tunnel_socket(LOOPBACK, port))
+    with sock, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        shut_out(sock)
+        sender.sendto(b"lost", sock.getsockname())
+        with adopt_tunnel_socket(os.dup(sock.fileno())) as again:
+            sender.sendto(b"found", sock.getsockname())
+            assert again.recv(100) == b"found"
