@@ -8,6 +8,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from benchmarks.beds import BEDS, REFERENCE, SAME_NODE_REFERENCE
+from benchmarks.panels import PANELS
 from benchmarks.rows import ROWS
 
 if TYPE_CHECKING:
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-__all__ = ["bars", "bars_of", "cost", "series_of"]
+    from benchmarks.panels import Panel
+
+__all__ = ["bars", "bars_of", "cost", "cost_figure"]
 
 COLOURS = {"fwd": "#1f6fb2", "fwd-plain": "#9cc4e4", "ovs": "#e08a1e", "fastd": "#7a7a7a"}
 DPI = 110
@@ -78,60 +81,48 @@ def bars(lines: list[dict[str, Any]], path: Path) -> bool:
     return True
 
 
-def series_of(
-    lines: list[dict[str, Any]], row: str, metric: str, by: str
-) -> list[tuple[int, float, float, float]]:
-    """(count, median, min, max) of one figure over what grows, in order."""
-    found = [
-        (int(line[by]), line["median"], line["min"], line["max"])
-        for line in lines
-        if line.get("row") == row and line.get("metric") == metric and "median" in line
-    ]
-    return sorted(found)
+def cost_figure(lines: list[dict[str, Any]]) -> Figure | None:
+    """Make the panels that have figures; None when none has."""
+    told = [(panel, panel.series(lines)) for panel in PANELS]
+    told = [(panel, series) for panel, series in told if series]
+    if not told:
+        return None
+    deep = (len(told) + 1) // 2
+    figure = Figure(figsize=(11, 4 * deep), layout="constrained")
+    for index, (panel, series) in enumerate(told, 1):
+        _panel(figure.add_subplot(deep, 2, index), panel, series)
+    return figure
 
 
 def cost(lines: list[dict[str, Any]], path: Path) -> bool:
     """Draw what grows with flows, prefixes and pods; False when none of it was measured."""
-    panels = (
-        ("flows", "ns", "core", "count",
-         {"established": "packet, established", "new": "packet, first of a flow",
-          "ct-lookup-batched": "lookup, batched", "ct-lookup-single": "lookup, single"}),
-        ("flows", "bytes a flow", "core", "count", {"table": "table", "resident": "resident"}),
-        ("prefixes", "ns", "core", "count", {"ipcache-lookup": "ipcache lookup"}),
-        ("prefixes", "s, MB", "core", "count",
-         {"ipcache-load": "writing all, s", "ipcache-memory": "memory, MB"}),
-        ("pods on the node", "MB", "pods", "pods", {"rss_mb": "resident memory, idle"}),
-        ("pods on the node", "% of a core, 1/s", "pods", "pods",
-         {"cpu_percent": "CPU, idle, %", "wakeups_s": "wake-ups, idle, 1/s"}),
-    )  # fmt: skip
-    figure = Figure(figsize=(11, 12), layout="constrained")
-    drawn = False
-    for axes, (grows, unit, row, by, metrics) in zip(
-        figure.subplots(3, 2).flat, panels, strict=True
-    ):
-        drawn |= _panel(axes, {t: series_of(lines, row, m, by) for m, t in metrics.items()})
-        axes.set_xlabel(grows)
-        if drawn and "bytes" in unit:
-            axes.set_yscale("log")
-        axes.set_ylabel(unit)
-    if drawn:
-        figure.savefig(path, dpi=DPI)
-    return drawn
+    figure = cost_figure(lines)
+    if figure is None:
+        return False
+    figure.savefig(path, dpi=DPI)
+    return True
 
 
-def _panel(axes: Axes, series: dict[str, list[tuple[int, float, float, float]]]) -> bool:
-    """Draw lines with their spread over a logarithmic x; False when there is none."""
-    shown = {title: points for title, points in series.items() if points}
-    for title, points in shown.items():
+def _panel(
+    axes: Axes, panel: Panel, series: dict[str, list[tuple[int, float, float, float]]]
+) -> None:
+    """Draw lines with their spread over a logarithmic x."""
+    for title, points in series.items():
         counts = [point[0] for point in points]
         axes.plot(counts, [point[1] for point in points], marker="o", label=title)
         axes.fill_between(counts, [p[2] for p in points], [p[3] for p in points], alpha=0.2)
-    if shown:
-        axes.set_xscale("log")
-        axes.set_ylim(0, 1.15 * max(point[3] for points in shown.values() for point in points))
-        axes.legend(fontsize="small")
+    low = min(point[2] for points in series.values() for point in points)
+    high = max(point[3] for points in series.values() for point in points)
+    axes.set_xscale("log")
+    if panel.log and low > 0:  # a logarithm has no zero to begin at
+        axes.set_yscale("log")
+        axes.set_ylim(low / 1.5, high * 1.5)
+    else:
+        axes.set_ylim(0, 1.15 * high or 1.0)
+    axes.set_xlabel(panel.grows)
+    axes.set_ylabel(panel.unit)
+    axes.legend(fontsize="small")
     axes.grid(linewidth=0.3)
-    return bool(shown)
 
 
 mpl.rcParams["font.size"] = 9

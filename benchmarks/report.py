@@ -2,7 +2,7 @@
 
     python -m benchmarks.report FOLDER RESULTS...    make the page again from saved lines
 
-Of several files with the same figure the last one's is shown.
+Of several files with the same figure the last one's is shown: give them in the order of time.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.beds import BEDS, REFERENCE, SAME_NODE_REFERENCE
 from benchmarks.full import GOAL as DUMP_GOAL
 from benchmarks.lines import load
+from benchmarks.merged import missing, newest, sources
 from benchmarks.rows import ROWS, Goal
 
 if TYPE_CHECKING:
@@ -25,11 +26,16 @@ PAGE, BARS, COST = "benchmarks.md", "benchmarks.png", "benchmarks-cost.png"
 
 _FACTS = ("at", "commit", "kernel", "cpu", "tcp", "command")
 """What the page says of each run it is made from."""
+_EXPLAINED = {
+    "one-tcp-flow": ("What limits one TCP flow", ("tcp-1", "tcp-1-back")),
+}
+"""Paragraphs of docs/decisions.md, by anchor: title, and the rows whose misses they explain."""
 _INTRO = """\
 # Benchmarks
 
-Made by `make bench`, which also installs what it measures against; do not edit. `make bench
-QUICK=1` does the same in under three minutes, with fewer rounds, and writes to `.build/bench`.
+Made by `benchmarks/report.py` from the runs below, of each figure the newest; do not edit. `make
+bench` runs everything and installs what it measures against. `make bench QUICK=1` does the same in
+under three minutes, with fewer rounds, and writes to `.build/bench`.
 
 Every bed is two nodes in network namespaces of one machine, joined by a veth with MTU 1500, a pod
 on each, MTU 1450. In each round every row runs on every bed before the next row begins, the same
@@ -115,6 +121,32 @@ def _ratio_cells(
     return ratio, "; ".join(met)
 
 
+def explained(lines: list[dict[str, Any]]) -> str:
+    """Links to why rows are missed; a missed row that nobody has explained is named."""
+    missed = [
+        row.key
+        for row in ROWS.values()
+        if any(
+            verdict(line["ratio"][goal.to]["median"], goal.must, goal.aim, metric.lower_is_better)
+            == "missed"
+            for metric in row.metrics
+            for goal in metric.goals
+            for line in lines
+            if (line.get("row"), line.get("metric"), line.get("bed"))
+            == (row.key, metric.key, "fwd")
+            and goal.to in line.get("ratio", {})
+        )
+    ]
+    told = []
+    for anchor, (title, rows) in _EXPLAINED.items():
+        here = [ROWS[key].title for key in missed if key in rows]
+        missed = [key for key in missed if key not in rows]
+        if here:
+            told.append(f"{'; '.join(here)}: [{title}](decisions.md#{anchor})")
+    told += [f"{ROWS[key].title}: not explained yet" for key in missed]
+    return f"Why rows are missed: {'. '.join(told)}.\n" if told else ""
+
+
 def dump_table(lines: list[dict[str, Any]]) -> str:
     """Round trips while a full conntrack table is listed."""
     body = []
@@ -162,7 +194,7 @@ def core_table(lines: list[dict[str, Any]]) -> str:
 
 def remarks_list(lines: list[dict[str, Any]]) -> str:
     """What is not in the tables, and why."""
-    out = []
+    out = [f"- {text}" for text in missing(lines)]
     for line in (x for x in lines if "remark" in x):
         where = ", ".join(str(line[key]) for key in ("row", "bed") if key in line)
         text = " ".join(str(line["text"]).split())[:300]
@@ -170,31 +202,44 @@ def remarks_list(lines: list[dict[str, Any]]) -> str:
     return "\n".join(out) + "\n" if out else "Nothing: every row ran on every bed that has it.\n"
 
 
+def _of(lines: list[dict[str, Any]], *rows: str) -> str:
+    """From which commits the figures of these rows are, as a paragraph."""
+    found = [x for x in lines if x.get("row") in rows and "median" in x]
+    return f"{sources(found)}\n" if found else ""
+
+
 def page(lines: list[dict[str, Any]], plots: Sequence[str]) -> str:
     """The whole page."""
-    facts = dict.fromkeys(tuple(str(line.get(key, "")) for key in _FACTS) for line in lines)
-    parts = [_INTRO, table(_FACTS, facts), "## Side by side\n", rows_table(lines), _NOTES]
-    if BARS in plots:
-        parts.append(f"![fwd and others, as multiples of the kernel's VXLAN]({BARS})\n")
-    for title, text in (
-        ("## While conntrack is listed", dump_table(lines)),
-        ("## Idle", pods_table(lines)),
-        ("## The C library alone", core_table(lines)),
+    lines = newest(lines)
+    runs = (x for x in lines if "median" in x)
+    facts = sorted({tuple(str(line.get(key, "")) for key in _FACTS) for line in runs})
+    parts = [_INTRO, table(_FACTS, facts)]
+    for title, text, rows in (
+        ("## Side by side", rows_table(lines), tuple(ROWS)),
+        ("## While conntrack is listed", dump_table(lines), ("rr-dump",)),
+        ("## Idle", pods_table(lines), ("pods",)),
+        ("## The C library alone", core_table(lines), ("core", "policy")),
     ):
-        parts += [f"{title}\n", text] if text else []
+        if rows == tuple(ROWS):
+            parts += [f"{title}\n", _of(lines, *rows), text, explained(lines), _NOTES]
+            if BARS in plots:
+                parts.append(f"![fwd and others, as multiples of the kernel's VXLAN]({BARS})\n")
+        elif text:
+            parts += [f"{title}\n", _of(lines, *rows), text]
     if COST in plots:
         parts += [
             "## What it costs as work grows\n",
+            _of(lines, "core", "pods"),
             f"![cost over flows, prefixes, pods]({COST})\n",
         ]
     parts += ["## What is missing\n", remarks_list(lines)]
-    return "\n".join(parts)
+    return "\n".join(part for part in parts if part)
 
 
 def write(folder: Path, lines: list[dict[str, Any]]) -> list[Path]:
     """Write the page and, with matplotlib, its plots; returns what was written."""
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
+    lines, written = newest(lines), []
     try:
         from benchmarks import plot  # noqa: PLC0415 - an extra of its own
     except ImportError as error:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import report
+from benchmarks import merged, report
 from benchmarks.lines import figure, remark
 from benchmarks.rows import ROWS
 
@@ -66,17 +66,101 @@ def test_page_says_what_is_missing() -> None:
     text = report.page(LINES, [])
     assert "- missing, fastd: not installed: fastd" in text
     assert "![" not in text
-    assert "Nothing: every row" in report.page(LINES[:2], [])
+    assert "- stage pods: no figures" in text
+    assert "- bed ovs: no row" in text
+    assert "- bed bridge: no row" in text
+    assert "- bed kernel: no figures of tcp-1-back, tcp-4, " in text
+    assert "- plot of costs: resident memory, idle (MB) over pods on the node" in text
+    assert "Nothing: every row" not in text
 
 
 def test_page_of_two_runs_names_both_and_shows_the_later_figure() -> None:
     """Stages may be run one by one; what was measured again replaces what it was."""
     again = {**line("tcp-1", "gbit_s", "kernel", [20.0, 21.0, 22.0]), "commit": "def"}
     text = report.page([*LINES[:3], again], [])
+    assert "commits abc (2026-11-30), def (2026-11-30)" in text
     assert "| abc |" in text
     assert "| def |" in text
     assert "21 (20 to 22)" in text
     assert "10 (8 to 12)" not in text
+
+
+def run_of(made: Any, at: str, commit: str) -> Any:
+    """The line as another run's."""
+    return {**made, "at": at, "commit": commit}
+
+
+def test_newest_figure_wins_in_every_table() -> None:
+    """A full table that held a few entries fewer is still the same figure."""
+    old = run_of(line("rr-dump", "p99_us", "busy", [40.0], quiet=[10.0]), "2026-11-01T10", "abc")
+    new = run_of(line("rr-dump", "p99_us", "busy", [20.0], quiet=[10.0]), "2026-11-02T10", "def")
+    text = report.page([{**old, "title": "1,000 entries"}, {**new, "title": "999 entries"}], [])
+    assert "**missed**" not in text
+    assert "| 999 entries, Gbit/s | 20 (n=1) | 2 (n=1) | <= 3, aim 1.5: **met** |" in text
+    assert "Figures of commit def (2026-11-02)." in text
+    assert "abc" not in text
+    policy = [
+        {"row": "policy", "metric": "policy-verdict", "title": title, "unit": "ns", "n": 1,
+         "min": 1, "median": 1, "max": 1}
+        for title in ("verdict, alone", "verdict, batched")
+    ]  # fmt: skip
+    assert merged.newest(policy) == policy
+
+
+def test_remarks_of_one_run_do_not_speak_for_all() -> None:
+    """What a later run measured is not missing, what one run was not asked for may be there."""
+    asked = remark("left-out", "stages not asked for: dump, pods, core, policy")
+    gone = run_of(remark("missing", "not installed: fastd", bed="fastd"), "2026-11-01T10", "abc")
+    fastd = run_of(line("tcp-1", "gbit_s", "fastd", [1.0]), "2026-11-02T10", "def")
+    assert merged.newest([asked, gone, fastd]) == [fastd]
+    ended = run_of(remark("left-out", "the run was ended early"), "2026-11-01T10", "abc")
+    assert merged.newest([ended, fastd]) == [fastd]
+    assert merged.newest([fastd, {**ended, "at": "2026-11-02T10"}])[1]["text"] == ended["text"]
+    assert merged.newest([fastd, run_of(gone, "2026-11-03T10", "fed")])[1]["bed"] == "fastd"
+
+
+def test_commits_of_a_table_are_those_of_its_figures() -> None:
+    """Two runs, two commits, oldest first."""
+    lines = [
+        run_of(line("rr", "p99_us", "fwd", [1.0]), "2026-11-02T10", "def"),
+        run_of(line("tcp-1", "gbit_s", "fwd", [1.0]), "2026-11-01T10", "abc"),
+    ]
+    assert merged.sources(lines) == "Figures of commits abc (2026-11-01), def (2026-11-02)."
+
+
+def test_missed_rows_link_to_why() -> None:
+    """The anchors are in docs/decisions.md; what nobody explained is said to be so."""
+    missed = line("tcp-1", "gbit_s", "fwd", [5.0], kernel=[10.0])
+    text = report.explained([missed, LINES[2]])
+    assert "TCP bulk, 1 flow: [What limits one TCP flow](decisions.md#one-tcp-flow)" in text
+    assert "TCP round trip: not explained yet" in text
+    assert report.explained(LINES[:2]) == ""
+    decisions = (Path(__file__).parents[2] / "docs/decisions.md").read_text()
+    assert '<a id="one-tcp-flow"></a>' in decisions
+
+
+def test_panels_hold_their_data_and_none_is_empty() -> None:
+    """Limits enclose every spread in either scale; without figures there is no panel."""
+    plot = pytest.importorskip("benchmarks.plot", reason="pip install -e .[bench]")
+    told = {"table": (110.0, 120.0), "resident": (110.0, 600.0), "ipcache-load": (3e-5, 0.3),
+            "ipcache-memory": (0.4, 94.0)}  # fmt: skip
+    lines = [
+        {"row": "core", "metric": metric, "count": count, "min": 0.9 * at, "median": at,
+         "max": 1.1 * at}
+        for metric, ends in told.items()
+        for count, at in zip((1_000, 1_000_000), ends, strict=True)
+    ]  # fmt: skip
+    axes = plot.cost_figure(lines).axes
+    assert [one.get_ylabel() for one in axes] == ["bytes a flow", "s", "MB"]
+    assert [one.get_yscale() for one in axes] == ["log", "log", "linear"]
+    for one in axes:
+        assert one.lines
+        low, high = one.get_ylim()
+        first, last = one.get_xlim()
+        for drawn in one.lines:
+            assert first <= min(drawn.get_xdata()) < max(drawn.get_xdata()) <= last
+            assert low <= 0.9 * min(drawn.get_ydata()) < 1.1 * max(drawn.get_ydata()) <= high
+        assert high / max(max(drawn.get_ydata()) for drawn in one.lines) < 2
 
 
 def test_core_table_judges_goals() -> None:
